@@ -1,0 +1,31 @@
+"""Find the data folders that travel with the program: model cards, weights, recipes.
+
+In a checkout, an editable install and an sdist they stand beside the package (`models/`,
+`configs/`); in a wheel they lie inside it (`separator/_models`, `separator/_configs`), so that
+nothing called `models` is ever installed at the top level.
+"""
+
+from pathlib import Path
+
+from separator.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_folder(name: str) -> Path:
+    """Return the folder `name` ("models" or "configs") that came with this installation.
+
+    Raises:
+        ConfigError: the installation is incomplete.
+
+    >>> (data_folder("models") / "weights").is_dir()
+    True
+    """
+    places = (_PACKAGE / f"_{name}", _PACKAGE.parent / name)
+    for place in places:
+        if place.is_dir():
+            return place
+    raise ConfigError(
+        f"The folder '{name}' is missing from this installation (looked for "
+        f"{' and '.join(map(str, places))}). Install separator again."
+    )

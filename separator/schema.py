@@ -1,0 +1,87 @@
+"""Strict, frozen schemas for the YAML files that people write: cards and recipes.
+
+A mistake in such a file ends in one line that names the file, the field, and what is allowed;
+an unknown key is refused together with the nearest known one. YAML is read by the safe loader
+only, so a file can hold data and nothing else.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from separator.errors import ConfigError, nearest
+
+SAFE_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of the schemas: immutable, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader.
+
+    Raises:
+        ConfigError: the file can't be read, isn't YAML, or isn't a mapping.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_LOADER)
+    except OSError as error:
+        raise ConfigError(f"Can't read '{path}': {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"'{path}' holds {type(data).__name__}, expected a mapping of fields.")
+    return data
+
+
+def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:
+    """Check `data` against `model`; `where` names the file in the error.
+
+    Raises:
+        ConfigError: one line about the first problem, and the number of the others.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        more = f" ({len(others)} more like it)" if others else ""
+        raise ConfigError(f"{where}: {_describe(model, first)}{more}") from None
+
+
+def _describe(model: type[BaseModel], error: ErrorDetails) -> str:
+    location = error["loc"]
+    field = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        known = list(_owner(model, location).model_fields)
+        close = nearest(str(location[-1]), known) or f" Known: {', '.join(known)}."
+        return f"unknown key '{field}'.{close}"
+    if error["type"] == "missing":
+        return f"'{field}' is missing."
+    if error["type"] == "value_error":  # our own validators say what was given
+        message = error["msg"].removeprefix("Value error, ")
+        return f"'{field}': {message}." if field else f"{message}."
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"'{field}': {message}, got {error['input']!r:.80}."
+
+
+def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Follow a location to the schema that holds its last key."""
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        nested = _nested(field.annotation) if field else None
+        model = nested or model
+    return model
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _nested(part))), None)
