@@ -1,0 +1,272 @@
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from separator.errors import Cancelled, ConfigError, ModelError
+from separator.inference import (
+    Monitor,
+    OverlapAdd,
+    Plan,
+    Progress,
+    Runner,
+    cut_segments,
+    in_step,
+    pick_device,
+    pick_precision,
+    separate_stream,
+    track_statistics,
+    triangle,
+)
+
+SEGMENT = 64
+LENGTHS = [1, 2, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT, 10 * SEGMENT + 7, 997]
+
+
+class Gains(nn.Module):
+    """Two stems that are the mixture times a fixed gain: separation with a known result."""
+
+    stems = ("loud", "soft")
+    sample_rate = 100
+    channels = 2
+
+    def __init__(self, memory: int | None = None) -> None:
+        super().__init__()
+        self.core = nn.Identity()
+        self.memory = memory
+        self.sizes: list[int] = []
+
+    def forward(self, mixture: Tensor, *, stems: tuple[int, ...] | None = None) -> Tensor:
+        self.sizes.append(len(mixture))
+        if self.memory is not None and len(mixture) > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        gains = torch.tensor([0.75, 0.25])[list(stems) if stems else slice(None)]
+        return gains[:, None, None] * mixture[:, None]
+
+
+def noise(samples: int, seed: int = 0) -> Tensor:
+    return torch.randn(2, samples, generator=torch.Generator().manual_seed(seed))
+
+
+def separate(mixture: Tensor, plan: Plan, block: int = 50, network: nn.Module | None = None):
+    stream = separate_stream(mixture.split(block, dim=-1), Runner(network or Gains()), plan)
+    return torch.cat(list(stream), dim=-1)
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("shifts", [0, 3])
+def test_linear_network_comes_through_unchanged(samples, overlap, batch_size, shifts):
+    mixture = noise(samples)
+    plan = Plan(SEGMENT, overlap, batch_size, shifts, seed=5)
+    estimates = separate(mixture, plan)
+    assert estimates.shape == (2, 2, samples)
+    torch.testing.assert_close(estimates[0], 0.75 * mixture, atol=1e-6, rtol=0)
+    torch.testing.assert_close(estimates.sum(0), mixture, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("block", [1, 7, SEGMENT, 10_000])
+def test_result_does_not_depend_on_the_blocks(block):
+    mixture = noise(500)
+    plan = Plan(SEGMENT, 0.5, shifts=2)
+    assert torch.equal(separate(mixture, plan, block), separate(mixture, plan, 50))
+
+
+def test_seed_decides_the_shifts():
+    class Window(Gains):
+        """Depends on the place inside the segment, so that shifts show."""
+
+        def forward(self, mixture, *, stems=None):
+            ramp = torch.linspace(0, 1, mixture.shape[-1])
+            return super().forward(mixture * ramp, stems=stems)
+
+    mixture = noise(400)
+
+    def run(seed):
+        return separate(mixture, Plan(SEGMENT, 0.5, shifts=3, seed=seed), network=Window())
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+
+
+def test_empty_stream_gives_nothing():
+    assert list(separate_stream([], Runner(Gains()), Plan(SEGMENT))) == []
+    assert list(separate_stream([noise(0)], Runner(Gains()), Plan(SEGMENT))) == []
+
+
+def test_groups_are_separated_side_by_side():
+    mixture = torch.stack([noise(300, seed) for seed in range(3)])  # (groups, channels, time)
+    estimates = separate(mixture, Plan(SEGMENT, 0.5, 2))
+    assert estimates.shape == (3, 2, 2, 300)
+    torch.testing.assert_close(estimates[:, 1], 0.25 * mixture, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.75])
+def test_segments_are_full_of_audio_and_counted(samples, overlap):
+    plan = Plan(SEGMENT, overlap)
+    mixture = torch.arange(samples, dtype=torch.float32)[None]
+    cut = list(cut_segments(mixture.split(11, dim=-1), plan))
+    assert len(cut) == plan.segments(samples)
+    for start, segment in cut:
+        assert segment.shape[-1] == min(SEGMENT, samples)
+        assert torch.equal(segment, mixture[:, start : start + SEGMENT])
+    assert cut[-1][0] + cut[-1][1].shape[-1] == samples
+    starts = [start for start, _ in cut]
+    assert starts == sorted(set(starts))
+
+
+def test_memory_of_the_stream_is_bounded():
+    plan = Plan(SEGMENT, 0.5)
+    pulled = 0
+
+    def blocks():
+        nonlocal pulled
+        for _ in range(1000):
+            pulled += 10
+            yield noise(10)
+
+    given = 0
+    for piece in separate_stream(blocks(), Runner(Gains()), plan):
+        given += piece.shape[-1]
+        assert pulled - given <= 2 * SEGMENT + 10
+    assert given == 10_000
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 8, 4097])
+def test_triangle_is_positive_and_symmetric(samples):
+    weights = triangle(samples)
+    assert weights.min() > 0
+    assert weights.max() == 1
+    assert torch.equal(weights, weights.flip(0))
+
+
+def test_overlap_add_hands_out_only_final_samples():
+    overlap_add = OverlapAdd(4)
+    assert overlap_add.add(0, torch.ones(1, 4)).shape == (1, 0)
+    assert torch.equal(overlap_add.add(2, torch.ones(1, 4)), torch.ones(1, 2))
+    assert torch.equal(overlap_add.finish(), torch.ones(1, 4))
+
+
+def test_progress_counts_segments():
+    plan = Plan(SEGMENT, 0.5, batch_size=2, shifts=2)
+    seen: list[Progress] = []
+    monitor = Monitor(plan.segments(500), seen.append)
+    list(separate_stream([noise(500)], Runner(Gains()), plan, monitor))
+    done = [progress.done for progress in seen]
+    assert done == sorted(done)
+    assert seen[-1].done == seen[-1].total
+    assert seen[-1].fraction == 1
+    assert Progress(3, None).fraction is None
+
+
+def test_cancel_stops_between_batches():
+    cancel = threading.Event()
+    network = Gains()
+    monitor = Monitor(report=lambda progress: cancel.set(), cancel=cancel)
+    with pytest.raises(Cancelled):
+        list(separate_stream([noise(1000)], Runner(network), Plan(SEGMENT), monitor))
+    assert len(network.sizes) == 1
+
+
+def test_scarce_memory_halves_the_batch_and_says_so():
+    network = Gains(memory=2)
+    runner = Runner(network)
+    mixture = noise(1000)
+    stream = separate_stream([mixture], runner, Plan(SEGMENT, batch_size=8))
+    estimates = torch.cat(list(stream), dim=-1)
+    torch.testing.assert_close(estimates.sum(0), mixture, atol=1e-6, rtol=0)
+    assert network.sizes[:3] == [8, 4, 2]
+    assert max(network.sizes[3:]) == 2, "the smaller batch is remembered"
+    assert runner.notes[-1] == "Out of memory with 4 segments at once; went on with 2."
+
+
+def test_one_segment_too_large_is_an_error():
+    with pytest.raises(ModelError, match="shorter --segment"):
+        list(separate_stream([noise(1000)], Runner(Gains(memory=0)), Plan(SEGMENT)))
+
+
+def test_other_runtime_errors_are_not_taken_for_scarce_memory():
+    class Broken(Gains):
+        def forward(self, mixture, *, stems=None):
+            raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        list(separate_stream([noise(100)], Runner(Broken()), Plan(SEGMENT)))
+
+
+def test_augmentation_cancels_what_depends_on_side_and_sign():
+    class Crooked(Gains):
+        """Adds a constant and favours the left channel."""
+
+        def forward(self, mixture, *, stems=None):
+            side = torch.tensor([1.5, 0.5])[:, None]
+            return super().forward(mixture * side, stems=stems) + 0.1
+
+    mixture = noise(10)[None]
+    plain = Runner(Crooked())(mixture)[:, 0]
+    swapped = Runner(Crooked(), augmentations=("swap",))(mixture)[:, 0]
+    flipped = Runner(Crooked(), augmentations=("polarity",))(mixture)[:, 0]
+    side = torch.tensor([1.5, 0.5])[:, None]
+    torch.testing.assert_close(plain, 0.75 * side * mixture + 0.1)
+    torch.testing.assert_close(swapped, 0.75 * mixture + 0.1)
+    torch.testing.assert_close(flipped, 0.75 * side * mixture)
+    with pytest.raises(ConfigError, match="swap, polarity"):
+        Runner(Gains(), augmentations=("reverse",))
+
+
+def test_chosen_stems_only():
+    estimates = Runner(Gains(), stems=(1,))(noise(10)[None])
+    assert estimates.shape == (1, 1, 2, 10)
+
+
+def test_in_step_cuts_to_common_pieces_and_refuses_unequal_streams():
+    a, b = torch.arange(10.0), torch.arange(10.0) * 2
+    pieces = list(in_step([a.split(3), b.split(4)]))
+    assert all(x.shape == y.shape for x, y in pieces)
+    assert torch.equal(torch.cat([x for x, _ in pieces]), a)
+    assert torch.equal(torch.cat([y for _, y in pieces]), b)
+    with pytest.raises(ModelError, match="equally long"):
+        list(in_step([a.split(3), b[:-1].split(3)]))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0])
+def test_track_statistics_equal_those_of_the_whole(scale):
+    mixture = noise(10_001) * scale + 0.3
+    mean, deviation = track_statistics(mixture.split(97, dim=-1))
+    whole = mixture.mean(0).double()
+    assert mean == pytest.approx(whole.mean().item(), rel=1e-6)
+    assert deviation == pytest.approx(whole.std().item(), rel=1e-6)
+    assert track_statistics([]) == (0.0, 0.0)
+    assert track_statistics([torch.ones(2, 1)]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"segment_samples": 0},
+        {"segment_samples": 4, "overlap": 1.0},
+        {"segment_samples": 4, "overlap": -0.1},
+        {"segment_samples": 4, "batch_size": 0},
+        {"segment_samples": 4, "shifts": -1},
+    ],
+)
+def test_plan_refuses_impossible_values(settings):
+    with pytest.raises(ConfigError):
+        Plan(**settings)
+
+
+def test_devices_and_precisions_by_name():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert pick_precision("float16", torch.device("cpu")) == torch.float16
+    assert pick_precision("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ConfigError, match="auto, cpu, cuda, mps"):
+        pick_device("tpu")
+    with pytest.raises(ConfigError, match="bfloat16"):
+        pick_precision("int8", torch.device("cpu"))
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="--device auto"):
+            pick_device("cuda")
