@@ -261,17 +261,20 @@ def triangle(samples: int) -> Tensor:
 
 
 def in_step(streams: Sequence[Iterable[Tensor]]) -> Iterator[list[Tensor]]:
-    """Cut several streams of equal length into pieces of equal length `(..., time)`.
+    """Cut several streams into pieces of equal length `(..., time)`, until the first one ends.
 
-    Streams that share a source through `itertools.tee` stay within one segment of each other.
-    Raises ModelError where one stream ends before another.
+    What another stream has beyond that is dropped. Streams that share a source through
+    `itertools.tee` stay within a segment of each other.
+
+    Raises:
+        ModelError: Where another stream ends before the first.
     """
     iterators = [(block for block in stream if block.shape[-1]) for stream in streams]
-    heads: list[Tensor | None] = [next(iterator, None) for iterator in iterators]
-    while not all(head is None for head in heads):
+    heads = [next(iterator, None) for iterator in iterators]
+    while heads[0] is not None:
         present = [head for head in heads if head is not None]
         if len(present) < len(heads):
-            raise ModelError("Two streams that should be equally long are not.")
+            raise ModelError("A stream ended before the one that it goes with.")
         size = min(head.shape[-1] for head in present)
         yield [head[..., :size] for head in present]
         heads = [

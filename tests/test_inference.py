@@ -222,13 +222,15 @@ def test_chosen_stems_only():
     assert estimates.shape == (1, 1, 2, 10)
 
 
-def test_in_step_cuts_to_common_pieces_and_refuses_unequal_streams():
+def test_in_step_follows_the_first_stream():
     a, b = torch.arange(10.0), torch.arange(10.0) * 2
     pieces = list(in_step([a.split(3), b.split(4)]))
     assert all(x.shape == y.shape for x, y in pieces)
     assert torch.equal(torch.cat([x for x, _ in pieces]), a)
     assert torch.equal(torch.cat([y for _, y in pieces]), b)
-    with pytest.raises(ModelError, match="equally long"):
+    longer = list(in_step([a[:7].split(3), b.split(4)]))
+    assert torch.equal(torch.cat([y for _, y in longer]), b[:7]), "the first one leads"
+    with pytest.raises(ModelError, match="ended before"):
         list(in_step([a.split(3), b[:-1].split(3)]))
 
 
