@@ -1,0 +1,56 @@
+"""Network architectures, one a file, built by name.
+
+A network is an `nn.Module` with keyword arguments, the attributes `stems`, `sample_rate` and
+`channels`, and `forward(mixture, *, stems=None) -> estimates`: `(batch, channels, time)` of any
+length to `(batch, stems, channels, time)` of the same length. A new network is one file and one
+line in `NETWORKS`.
+"""
+
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from torch import nn
+
+from separator.errors import ConfigError, ModelError, nearest
+
+NETWORKS = {
+    "bs_roformer": "separator.networks.roformer:BSRoformer",
+    "mel_band_roformer": "separator.networks.roformer:MelBandRoformer",
+}
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """Import the class of a network.
+
+    Raises:
+        ModelError: there is no network of this name.
+    """
+    if name not in NETWORKS:
+        raise ModelError(
+            f"Unknown network '{name}'; known: {', '.join(NETWORKS)}.{nearest(name, NETWORKS)}"
+        )
+    module, _, attribute = NETWORKS[name].partition(":")
+    cls: type[nn.Module] = getattr(import_module(module), attribute)
+    return cls
+
+
+def build_network(name: str, **hyperparameters: Any) -> nn.Module:
+    """Build a network with random weights.
+
+    Raises:
+        ModelError: there is no network of this name.
+        ConfigError: a hyper-parameter is unknown, missing or has an impossible value.
+    """
+    cls = network_class(name)
+    known = signature(cls).parameters
+    for key in hyperparameters:
+        if key not in known:
+            raise ConfigError(
+                f"Network '{name}' has no hyper-parameter '{key}'; it has: {', '.join(known)}."
+                f"{nearest(key, known)}"
+            )
+    missing = [k for k, p in known.items() if p.default is p.empty and k not in hyperparameters]
+    if missing:
+        raise ConfigError(f"Network '{name}' needs the hyper-parameter(s) {', '.join(missing)}.")
+    return cls(**hyperparameters)

@@ -1,0 +1,242 @@
+"""Partitions of the frequency axis into bands, and the layers that work band by band.
+
+A partition is a tuple of half-open ranges of bins, in order; bands may overlap. `BandSplit` turns
+the bins of each band into one token, `BandMasks` turns tokens back into a mask for every bin.
+Both hold the weights of neighbouring bands of equal width as one stacked parameter, so that such
+bands are a single batched product. Their state dicts show one entry per band, as the public
+band-split checkpoints do.
+
+Reference: Luo and Yu, "Music source separation with band-split RNN", 2022, arXiv 2209.15174.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby, pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from separator.errors import ConfigError
+
+Bands = tuple[tuple[int, int], ...]
+
+#: The 62 bands of BS-RoFormer for an FFT of 2048 points (1025 bins).
+BS_ROFORMER_WIDTHS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
+
+
+def explicit_bands(widths: Sequence[int], bins: int) -> Bands:
+    """Return adjacent bands of the given widths, in bins, which must cover all bins.
+
+    >>> explicit_bands([1, 2, 2], bins=5)
+    ((0, 1), (1, 3), (3, 5))
+
+    Raises:
+        ConfigError: a width isn't positive, or the widths don't sum to `bins`.
+    """
+    if min(widths, default=0) < 1 or sum(widths) != bins:
+        raise ConfigError(
+            f"Band widths must be positive and sum to the {bins} bins of the spectrogram; "
+            f"the {len(widths)} given sum to {sum(widths)}."
+        )
+    return tuple(pairwise(accumulate(widths, initial=0)))
+
+
+def mel_bands(count: int, *, n_fft: int, sample_rate: int) -> Bands:
+    """Return the overlapping mel bands of the public Mel-Band RoFormers.
+
+    A band holds the bins where its triangular filter (Slaney's scale) isn't zero; the first and
+    the last bin, where all filters vanish, join the outermost bands.
+
+    Raises:
+        ConfigError: so many bands that some hold no bin, or a bin falls between two bands.
+    """
+    from librosa.filters import mel  # slow to import, and only these models need it
+
+    filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=count) > 0
+    filters[0, 0] = filters[-1, -1] = True
+    if not (filters.any(axis=0).all() and filters.any(axis=1).all()):
+        raise ConfigError(
+            f"{count} mel bands don't fit an FFT of {n_fft} points at {sample_rate} Hz: "
+            "a band is empty or a bin is left out. Use fewer bands or a longer FFT."
+        )
+    return tuple((int(band.argmax()), int(band.size - band[::-1].argmax())) for band in filters)
+
+
+def widths(bands: Bands) -> tuple[int, ...]:
+    """Return the number of bins of each band."""
+    return tuple(stop - start for start, stop in bands)
+
+
+def coverage(bands: Bands) -> list[int]:
+    """Return in how many bands each bin lies.
+
+    >>> coverage(((0, 2), (1, 3)))
+    [1, 2, 1]
+    """
+    bins = range(max(stop for _, stop in bands))
+    return [sum(start <= bin < stop for start, stop in bands) for bin in bins]
+
+
+def bin_indices(bands: Bands) -> Tensor:
+    """Return the bins of all bands, one band after the other."""
+    return torch.cat([torch.arange(start, stop) for start, stop in bands])
+
+
+def runs(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return `(first, count, size)` for each run of equal sizes.
+
+    >>> runs([2, 2, 5, 2])
+    [(0, 2, 2), (2, 1, 5), (3, 1, 2)]
+    """
+    groups = [(size, len(list(group))) for size, group in groupby(sizes)]
+    firsts = accumulate((count for _, count in groups), initial=0)
+    return [(first, count, size) for first, (size, count) in zip(firsts, groups, strict=False)]
+
+
+def band_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply one linear layer per band, all bands in one batched product.
+
+    Shape:
+        - x: `(bands, tokens, inputs)`
+        - weight, bias: `(bands, outputs, inputs)`, `(bands, outputs)`
+        - result: `(bands, tokens, outputs)`
+    """
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+
+
+class PerBand(nn.Module):
+    """Hold stacked parameters, but show and load one state-dict entry per band."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.runs = runs(sizes)
+
+    def entries(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield `(public key, view of the stacked parameter)`."""
+        raise NotImplementedError
+
+    def stack(self, name: str, index: int, bands: int, inputs: int, outputs: int) -> None:
+        """Register `{name}_weight_{index}` and its bias for as many linear layers as bands."""
+        bound = inputs**-0.5
+        weight = torch.empty(bands, outputs, inputs).uniform_(-bound, bound)
+        bias = torch.empty(bands, outputs).uniform_(-bound, bound)
+        self.register_parameter(f"{name}_weight_{index}", nn.Parameter(weight))
+        self.register_parameter(f"{name}_bias_{index}", nn.Parameter(bias))
+
+    def stacked(self, name: str, index: int) -> tuple[Tensor, Tensor]:
+        """Return the weight and the bias that `stack` registered."""
+        return (
+            self.get_parameter(f"{name}_weight_{index}"),
+            self.get_parameter(f"{name}_bias_{index}"),
+        )
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        for key, view in self.entries():
+            destination[prefix + key] = view if keep_vars else view.detach()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        views = {prefix + key: view for key, view in self.entries()}
+        for key, view in views.items():
+            if key not in state_dict:
+                missing_keys.append(key)
+            elif state_dict[key].shape != view.shape:
+                error_msgs.append(
+                    f"{key} has the shape {tuple(state_dict[key].shape)}; "
+                    f"this network needs {tuple(view.shape)}."
+                )
+            else:
+                with torch.no_grad():
+                    view.copy_(state_dict[key])
+        if strict:
+            own = (key for key in state_dict if key.startswith(prefix))
+            unexpected_keys.extend(key for key in own if key not in views)
+
+
+class BandSplit(PerBand):
+    """Normalize the features of each band and project them to one token.
+
+    Shape:
+        - input: `(tokens, sum(sizes))`, band after band
+        - output: `(bands, tokens, dim)`
+    """
+
+    def __init__(self, sizes: Sequence[int], dim: int) -> None:
+        super().__init__(sizes)
+        for run, (_, count, size) in enumerate(self.runs):
+            self.register_parameter(f"gamma_{run}", nn.Parameter(torch.ones(count, size)))
+            self.stack("feature", run, count, size, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens of each band."""
+        pieces = x.split([count * size for _, count, size in self.runs], dim=-1)
+        tokens = []
+        for run, ((_, count, size), piece) in enumerate(zip(self.runs, pieces, strict=True)):
+            weight, bias = self.stacked("feature", run)
+            gamma = self.get_parameter(f"gamma_{run}") * size**0.5
+            band = F.normalize(piece.unflatten(-1, (count, size)), dim=-1) * gamma
+            tokens.append(band_linear(band.to(weight.dtype).transpose(0, 1), weight, bias))
+        return torch.cat(tokens)
+
+    def entries(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the public keys `to_features.B.{0.gamma,1.weight,1.bias}`."""
+        for run, (first, count, _) in enumerate(self.runs):
+            weight, bias = self.stacked("feature", run)
+            gamma = self.get_parameter(f"gamma_{run}")
+            for i in range(count):
+                yield f"to_features.{first + i}.0.gamma", gamma[i]
+                yield f"to_features.{first + i}.1.weight", weight[i]
+                yield f"to_features.{first + i}.1.bias", bias[i]
+
+
+class BandMasks(PerBand):
+    """Estimate the mask of one stem: per band, a perceptron with tanh and a gated output.
+
+    `layers` counts the linear layers; all but the last have `hidden` outputs.
+
+    Shape:
+        - input: `(bands, tokens, dim)`
+        - output: `(tokens, sum(sizes))`, band after band
+    """
+
+    def __init__(self, sizes: Sequence[int], dim: int, *, hidden: int, layers: int) -> None:
+        super().__init__(sizes)
+        self.layers = layers
+        inputs = [dim] + [hidden] * (layers - 1)
+        for layer, before in enumerate(inputs[:-1]):
+            self.stack("hidden", layer, len(sizes), before, hidden)
+        for run, (_, count, size) in enumerate(self.runs):
+            self.stack("output", run, count, inputs[-1], 2 * size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mask values of every band."""
+        for layer in range(self.layers - 1):
+            x = band_linear(x, *self.stacked("hidden", layer)).tanh()
+        pieces = x.split([count for _, count, _ in self.runs])
+        masks = [
+            F.glu(band_linear(piece, *self.stacked("output", run)), dim=-1)
+            for run, piece in enumerate(pieces)
+        ]
+        return torch.cat([mask.transpose(0, 1).flatten(1) for mask in masks], dim=-1)
+
+    def entries(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the public keys `to_freqs.B.0.{0,2,...}.{weight,bias}`."""
+        for run, (first, count, _) in enumerate(self.runs):
+            for band in range(first, first + count):
+                for layer in range(self.layers):
+                    last = layer == self.layers - 1
+                    stacked = self.stacked("output", run) if last else self.stacked("hidden", layer)
+                    for name, parameter in zip(("weight", "bias"), stacked, strict=True):
+                        view = parameter[band - first if last else band]
+                        yield f"to_freqs.{band}.0.{2 * layer}.{name}", view

@@ -1,0 +1,175 @@
+"""Blocks that more than one network uses: normalisation, rotary attention, feed-forward.
+
+Parameter names follow the public RoFormer checkpoints, so the containers (`net`, `to_out`) hold
+the weights where those files expect them, while `forward` is free to compute faster.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Scale each vector to the norm sqrt(dim), then each feature by a learned gain.
+
+    Reference: Zhang and Sennrich, "Root mean square layer normalization", 2019, arXiv 1910.07467.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = dim**0.5
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize `(..., dim)` over its last dimension."""
+        return unit(x) * (self.gamma * self.scale)
+
+    def into(self, linear: nn.Linear) -> Tensor:
+        """Return the weight with which `linear(norm(x))` is `unit(x) @ weight.T + bias`."""
+        return linear.weight * (self.gamma * self.scale)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return `x / |x|` over the last dimension, and zero for zero."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+class RotaryEmbedding(nn.Module):
+    """Hold the angular frequencies that turn a position into a rotation.
+
+    Reference: Su et al., "RoFormer: enhanced Transformer with rotary position embedding", 2021,
+    arXiv 2104.09864, equation 15; neighbouring features form a pair.
+    """
+
+    def __init__(self, dim_head: int, theta: float = 10_000.0) -> None:
+        super().__init__()
+        freqs = theta ** -(torch.arange(0, dim_head, 2).float() / dim_head)
+        self.freqs: Tensor
+        self.register_buffer("freqs", freqs)
+
+    def forward(self, length: int) -> Tensor:
+        """Return the unit complex numbers `(length, dim_head / 2)` of each position."""
+        positions = torch.arange(length, device=self.freqs.device, dtype=torch.float32)
+        angles = positions[:, None] * self.freqs
+        return torch.polar(torch.ones_like(angles), angles)
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        """Follow moves between devices, but keep float32: rounded angles turn far too much."""
+        freqs = self.freqs
+        super()._apply(fn, recurse)
+        self.freqs = freqs.to(self.freqs.device)
+        return self
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the pairs of neighbouring features of `(..., dim)` by complex `(..., dim / 2)`."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Attend along a sequence with rotary positions and a learned gate on each head."""
+
+    def __init__(self, dim: int, *, heads: int, dim_head: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        inner = heads * dim_head
+        self.heads = heads
+        self.dropout = dropout
+        self.rotary_embed = RotaryEmbedding(dim_head)
+        self.norm = RMSNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * inner, bias=False)
+        self.to_gates = nn.Linear(dim, heads)
+        self.to_out = nn.Sequential(nn.Linear(inner, dim, bias=False), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the update (without the residual) of `(sequences, length, dim)`."""
+        x = unit(x)
+        qkv = F.linear(x, self.norm.into(self.to_qkv)).unflatten(-1, (3, self.heads, -1))
+        qk, value = qkv[:, :, :2], qkv[:, :, 2]
+        rotation = self.rotary_embed(x.shape[1])[:, None, None]
+        query, key = rotate(qk, rotation).unbind(2)  # (sequences, length, heads, dim_head)
+        out = F.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            dropout_p=self.dropout if self.training else 0.0,
+        ).transpose(1, 2)
+        gates = F.linear(x, self.norm.into(self.to_gates), self.to_gates.bias).sigmoid()
+        update: Tensor = self.to_out((out * gates.unsqueeze(-1)).flatten(2))
+        return update
+
+
+class FeedForward(nn.Module):
+    """Apply a two-layer perceptron to every token."""
+
+    def __init__(self, dim: int, *, expansion: int = 4, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            RMSNorm(dim),
+            nn.Linear(dim, dim * expansion),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(dim * expansion, dim),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the update (without the residual) of `(..., dim)`."""
+        update: Tensor = self.net(x)
+        return update
+
+
+class Transformer(nn.Module):
+    """Stack pre-normalised attention and feed-forward blocks over independent sequences."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        depth: int = 1,
+        heads: int = 8,
+        dim_head: int = 64,
+        ff_expansion: int = 4,
+        attention_dropout: float = 0.0,
+        ff_dropout: float = 0.0,
+        norm_output: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    Attention(dim, heads=heads, dim_head=dim_head, dropout=attention_dropout),
+                    FeedForward(dim, expansion=ff_expansion, dropout=ff_dropout),
+                ]
+            )
+            for _ in range(depth)
+        )
+        self.norm = RMSNorm(dim) if norm_output else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform `(sequences, length, dim)`."""
+        for block in self.layers:
+            attention, feed_forward = block.children()
+            x = x + attention(x)
+            x = x + feed_forward(x)
+        return x if self.norm is None else self.norm(x)
+
+
+def hide_prefix(module: nn.Module, inner: str) -> None:
+    """Leave the attribute `inner` out of the state-dict keys of `module`.
+
+    A network keeps everything with weights in `core`, the files of its authors know no `core.`.
+    """
+
+    def save(_: nn.Module, state: dict[str, Any], prefix: str, *_args: Any) -> None:
+        for key in [key for key in state if key.startswith(f"{prefix}{inner}.")]:
+            state[prefix + key.removeprefix(f"{prefix}{inner}.")] = state.pop(key)
+
+    def load(_: nn.Module, state: dict[str, Any], prefix: str, *_args: Any) -> None:
+        for key in [key for key in state if key.startswith(prefix)]:
+            state[f"{prefix}{inner}.{key.removeprefix(prefix)}"] = state.pop(key)
+
+    module.register_state_dict_post_hook(save)
+    module.register_load_state_dict_pre_hook(load)

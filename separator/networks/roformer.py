@@ -1,0 +1,236 @@
+"""BS-RoFormer and Mel-Band RoFormer: transformers that alternate between time and frequency.
+
+    mixture -> STFT -> bands -> [attention along time -> along bands] x depth -> masks -> inverse
+
+Hidden states are `(bands, batch, frames, dim)`: the bands are split and merged by products
+batched over the first dimension, and the sequences along either axis are views.
+
+Parameter names and numbers are those of the public checkpoints (the graph of lucidrains'
+BS-RoFormer 0.3 that Music-Source-Separation-Training uses).
+
+Reference:
+    Lu et al., "Music source separation with band-split RoPE transformer", 2023, arXiv 2309.02612;
+    Wang et al., "Mel-Band RoFormer for music source separation", 2023, arXiv 2310.01809.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from separator.bands import (
+    BS_ROFORMER_WIDTHS,
+    BandMasks,
+    Bands,
+    BandSplit,
+    bin_indices,
+    coverage,
+    explicit_bands,
+    mel_bands,
+    widths,
+)
+from separator.errors import ConfigError
+from separator.networks.layers import RMSNorm, Transformer, hide_prefix
+from separator.stft import STFT
+
+
+class RoformerCore(nn.Module):
+    """Estimate masks from a spectrogram given as real numbers.
+
+    Shape:
+        - input: `(batch, frames, features)`, features as the bands want them: band after band,
+          within it bin by bin, then channel, then real and imaginary part
+        - output: `(batch, stems, frames, features)`
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        dim: int,
+        depth: int,
+        stems: int,
+        heads: int,
+        dim_head: int,
+        time_depth: int,
+        freq_depth: int,
+        ff_expansion: int,
+        attention_dropout: float,
+        ff_dropout: float,
+        mask_layers: int,
+        mask_hidden: int,
+        norm_each: bool,
+        skip_connection: bool,
+    ) -> None:
+        super().__init__()
+        self.skip_connection = skip_connection
+        self.band_split = BandSplit(sizes, dim)
+
+        def transformer(depth: int) -> Transformer:
+            return Transformer(
+                dim,
+                depth=depth,
+                heads=heads,
+                dim_head=dim_head,
+                ff_expansion=ff_expansion,
+                attention_dropout=attention_dropout,
+                ff_dropout=ff_dropout,
+                norm_output=norm_each,
+            )
+
+        self.layers = nn.ModuleList(
+            nn.ModuleList([transformer(time_depth), transformer(freq_depth)]) for _ in range(depth)
+        )
+        self.final_norm = None if norm_each else RMSNorm(dim)
+        self.mask_estimators = nn.ModuleList(
+            BandMasks(sizes, dim, hidden=mask_hidden, layers=mask_layers) for _ in range(stems)
+        )
+
+    def forward(self, features: Tensor, stems: Sequence[int] | None = None) -> Tensor:
+        """Return the masks of the chosen stems (all by default)."""
+        batch, frames, _ = features.shape
+        x = self.band_split(features.flatten(0, 1)).unflatten(1, (batch, frames))
+        earlier: list[Tensor] = []
+        for layer in self.layers:
+            along_time, along_bands = layer.children()
+            x = sum(earlier, x)
+            x = along_time(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            x = along_bands(x.flatten(1, 2).transpose(0, 1)).transpose(0, 1)
+            x = x.unflatten(1, (batch, frames))  # (bands, batch, frames, dim)
+            if self.skip_connection:
+                earlier.append(x)
+        x = x if self.final_norm is None else self.final_norm(x)
+        chosen = range(len(self.mask_estimators)) if stems is None else stems
+        masks = [self.mask_estimators[stem](x.flatten(1, 2)) for stem in chosen]
+        return torch.stack(masks).unflatten(1, (batch, frames)).transpose(0, 1)
+
+
+class Roformer(nn.Module):
+    """What BS-RoFormer and Mel-Band RoFormer share: everything but the bands.
+
+    Args:
+        stems: names of the outputs, in the order of the mask estimators.
+        bands: how to partition the bins; see the two networks.
+        mask_estimator_depth: number of linear layers of each mask estimator, counted as the
+            public configurations do (`extra_mask_layers` are added).
+        time_transformer_depth, freq_transformer_depth: blocks per transformer.
+        skip_connection: add the outputs of all earlier layers to the input of each.
+        zero_dc: silence the lowest bin of the estimates.
+
+    Shape:
+        - mixture: `(batch, channels, time)`
+        - estimates: `(batch, stems, channels, time)`
+    """
+
+    norm_each: ClassVar[bool]
+    extra_mask_layers: ClassVar[int]
+
+    def __init__(
+        self,
+        *,
+        stems: Sequence[str],
+        dim: int,
+        depth: int,
+        bands: Sequence[int] | int | None = None,
+        sample_rate: int = 44_100,
+        channels: int = 2,
+        n_fft: int = 2048,
+        hop_length: int = 441,
+        win_length: int | None = None,
+        normalized: bool = False,
+        heads: int = 8,
+        dim_head: int = 64,
+        time_transformer_depth: int = 1,
+        freq_transformer_depth: int = 1,
+        ff_expansion: int = 4,
+        attention_dropout: float = 0.0,
+        ff_dropout: float = 0.0,
+        mask_estimator_depth: int = 2,
+        mlp_expansion_factor: int = 4,
+        skip_connection: bool = False,
+        zero_dc: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stems = tuple(stems)
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.zero_dc = zero_dc
+        self.stft = STFT(n_fft, hop_length, win_length, normalized=normalized)
+        self.bands = self.partition(bands)
+        self.index: Tensor
+        self.count: Tensor
+        self.register_buffer("index", bin_indices(self.bands), persistent=False)
+        self.register_buffer("count", torch.tensor(coverage(self.bands)), persistent=False)
+        self.core = RoformerCore(
+            [2 * channels * width for width in widths(self.bands)],
+            dim=dim,
+            depth=depth,
+            stems=len(self.stems),
+            heads=heads,
+            dim_head=dim_head,
+            time_depth=time_transformer_depth,
+            freq_depth=freq_transformer_depth,
+            ff_expansion=ff_expansion,
+            attention_dropout=attention_dropout,
+            ff_dropout=ff_dropout,
+            mask_layers=mask_estimator_depth + self.extra_mask_layers,
+            mask_hidden=dim * mlp_expansion_factor,
+            norm_each=self.norm_each,
+            skip_connection=skip_connection,
+        )
+        hide_prefix(self, "core")
+
+    def partition(self, bands: Sequence[int] | int | None) -> Bands:
+        """Return the bands that the argument of the same name asks for."""
+        raise NotImplementedError
+
+    def forward(self, mixture: Tensor, *, stems: Sequence[int] | None = None) -> Tensor:
+        """Return the estimates of the chosen stems (indices; all by default)."""
+        spectrogram = self.stft(mixture)  # (batch, channels, freq, frames)
+        parts = torch.view_as_real(spectrogram).permute(0, 3, 2, 1, 4)
+        features = parts[:, :, self.index].flatten(2)  # (batch, frames, features)
+        masks = self.core(features, stems).float()
+        mask = self.merge(masks.unflatten(3, (-1, self.channels, 2)))
+        if self.zero_dc:
+            mask = F.pad(mask[..., 1:, :], (0, 0, 1, 0))
+        return self.stft.inverse(spectrogram.unsqueeze(1) * mask, mixture.shape[-1])
+
+    def merge(self, masks: Tensor) -> Tensor:
+        """Return the mask of each bin: the mean over the bands that hold it.
+
+        Shape:
+            - masks: `(batch, stems, frames, bins of all bands, channels, 2)`
+            - result: `(batch, stems, channels, freq, frames)`, complex
+        """
+        if self.index.numel() > self.count.numel():
+            total = masks.new_zeros(*masks.shape[:3], self.count.numel(), *masks.shape[4:])
+            masks = total.index_add(3, self.index, masks) / self.count[:, None, None]
+        return torch.view_as_complex(masks.contiguous()).permute(0, 1, 4, 3, 2)
+
+
+class BSRoformer(Roformer):
+    """Band-split RoPE transformer; `bands` lists the widths of adjacent bands, in bins."""
+
+    norm_each = False
+    extra_mask_layers = 0
+
+    def partition(self, bands: Sequence[int] | int | None) -> Bands:
+        """Return adjacent bands, the 62 of the paper by default."""
+        if isinstance(bands, int):
+            raise ConfigError(f"'bands' of BS-RoFormer must be a list of widths; got {bands}.")
+        return explicit_bands(bands or BS_ROFORMER_WIDTHS, self.stft.bins)
+
+
+class MelBandRoformer(Roformer):
+    """BS-RoFormer on overlapping mel bands; `bands` is their number."""
+
+    norm_each = True
+    extra_mask_layers = 1
+
+    def partition(self, bands: Sequence[int] | int | None) -> Bands:
+        """Return overlapping mel bands, 60 by default."""
+        if not isinstance(bands, int | None):
+            raise ConfigError(f"'bands' of Mel-Band RoFormer must be a number; got {bands}.")
+        return mel_bands(bands or 60, n_fft=self.stft.n_fft, sample_rate=self.sample_rate)

@@ -1,0 +1,114 @@
+"""The short-time Fourier transform: the front end of every spectrogram network.
+
+Signals are real `(batch, channels, time)`, spectrograms complex `(batch, channels, freq, frames)`.
+Both directions run in float32, under autocast too: half precision in a transform of thousands of
+points costs more decibels than a network can win.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from separator.errors import ConfigError
+
+Window = Literal["hann"] | None
+
+
+class STFT(nn.Module):
+    """Transform signals to spectrograms and back, exactly, whatever their length.
+
+    The defaults are the convention of the public RoFormers: periodic Hann window, frames centred
+    on multiples of the hop, reflected edges, no scaling. `window=None` is rectangular;
+    `normalized` divides by the square root of `n_fft`.
+
+    Shape:
+        - signal: `(batch, channels, time)`, any `time >= 1`
+        - spectrogram: `(batch, channels, n_fft // 2 + 1, 1 + max(time, n_fft // 2 + 1) // hop)`
+
+    >>> stft = STFT(n_fft=512, hop_length=100)
+    >>> signal = torch.randn(1, 2, 1013)
+    >>> spectrogram = stft(signal)
+    >>> tuple(spectrogram.shape)
+    (1, 2, 257, 11)
+    >>> torch.allclose(stft.inverse(spectrogram, 1013), signal, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        n_fft: int,
+        hop_length: int,
+        win_length: int | None = None,
+        *,
+        window: Window = "hann",
+        center: bool = True,
+        normalized: bool = False,
+    ) -> None:
+        super().__init__()
+        win_length = win_length or n_fft
+        if not 1 <= hop_length <= win_length <= n_fft:
+            raise ConfigError(
+                "An STFT needs 1 <= hop_length <= win_length <= n_fft; "
+                f"got {hop_length}, {win_length} and {n_fft}."
+            )
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.center = center
+        self.normalized = normalized
+        values = torch.hann_window(win_length) if window == "hann" else torch.ones(win_length)
+        self.window: Tensor
+        self.register_buffer("window", values, persistent=False)
+
+    @property
+    def bins(self) -> int:
+        """Number of frequency bins."""
+        return self.n_fft // 2 + 1
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Return the complex spectrogram of a real signal."""
+        batch, channels, time = signal.shape
+        shortest = self.n_fft // 2 + 1 if self.center else self.n_fft
+        with torch.autocast(signal.device.type, enabled=False):
+            flat = signal.float().reshape(batch * channels, time)
+            if time < shortest:  # reflecting an edge takes more samples than it adds
+                flat = F.pad(flat, (0, shortest - time))
+            spectrogram = torch.stft(
+                flat,
+                self.n_fft,
+                self.hop_length,
+                self.window.numel(),
+                self.window,
+                center=self.center,
+                normalized=self.normalized,
+                return_complex=True,
+            )
+        return spectrogram.unflatten(0, (batch, channels))  # (batch, channels, freq, frames)
+
+    def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
+        """Return the signal of exactly `length` samples; leading dimensions are free.
+
+        Shape:
+            - spectrogram: `(..., freq, frames)`, complex
+            - result: `(..., length)`
+        """
+        with torch.autocast(spectrogram.device.type, enabled=False):
+            signal = torch.istft(
+                spectrogram.flatten(0, -3),
+                self.n_fft,
+                self.hop_length,
+                self.window.numel(),
+                self.window,
+                center=self.center,
+                normalized=self.normalized,
+                length=length,
+            )
+        return signal.unflatten(0, spectrogram.shape[:-2])
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        """Follow moves between devices, but keep the window in float32."""
+        window = self.window
+        super()._apply(fn, recurse)
+        self.window = window.to(self.window.device)
+        return self
