@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
@@ -306,7 +307,7 @@ def track_statistics(blocks: Iterable[Tensor]) -> tuple[float, float]:
 class Runner:
     """Call a network on batches: device, precision, chosen stems, augmentation, scarce memory.
 
-    The runner owns the network: it moves and casts it. `notes` collects what the user should know.
+    The runner owns the network: it moves and casts it.
 
     Attributes:
         network: A module as `separator.networks` defines it, with a `core` that may be cast.
@@ -314,6 +315,8 @@ class Runner:
         precision: Of the core: float32, bfloat16 or float16. Front end and inverse stay float32.
         stems: Indices of the stems to compute; None for all.
         augmentations: Of `AUGMENTATIONS`: the mean over the input as it is and its variants.
+        notes: What the user should know of the run.
+        seconds: Wall-clock time spent in calls so far.
     """
 
     network: nn.Module
@@ -322,6 +325,7 @@ class Runner:
     stems: tuple[int, ...] | None = None
     augmentations: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
     _limit: int | None = None  # segments that fit into memory together, once that is known
 
     def __post_init__(self) -> None:
@@ -336,13 +340,16 @@ class Runner:
     @torch.inference_mode()
     def __call__(self, segments: Tensor) -> Tensor:
         """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`."""
+        began = time.perf_counter()
         segments = segments.to(self.device, torch.float32)
         estimates = self._forward(segments)
         if "polarity" in self.augmentations:
             estimates = estimates - self._forward(-segments)
         if "swap" in self.augmentations:
             estimates = estimates + self._forward(segments.flip(-2)).flip(-2)
-        return estimates / (1 + len(set(self.augmentations)))
+        estimates = estimates / (1 + len(set(self.augmentations)))
+        self.seconds += time.perf_counter() - began
+        return estimates
 
     def _forward(self, segments: Tensor) -> Tensor:
         """Run the network on as many segments at once as fit into memory."""

@@ -1,0 +1,73 @@
+"""Separate the bundled demo song and compare the stems with the true ones.
+
+    python scripts/demo.py --output out/demo [--model pocket]
+
+Prints where the stems are, how long it took, and each stem's SDR in dB:
+10 log10(|s|^2 / |s - e|^2) over the whole song, beside that of the unseparated mixture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from separator import Separator
+from separator.errors import SeparatorError
+from separator.resources import data_folder
+
+
+def sdr(target: np.ndarray, estimate: np.ndarray) -> float:
+    """Return the signal-to-distortion ratio in dB of arrays of one shape."""
+    noise = np.square(target - estimate).sum()
+    return float(10 * np.log10(np.square(target).sum() / noise))
+
+
+def read(path: Path) -> np.ndarray:
+    return soundfile.read(path, dtype="float64")[0]
+
+
+def run(output: Path, model: str) -> None:
+    demo = data_folder("models") / "demo"
+    song = demo / "mixture.flac"
+    print(f"Loading {model} ...")
+    separator = Separator(model)
+    result = separator.separate_file(
+        song, output, bit_depth=32, template="{stem}.{ext}", overwrite=True
+    )
+    speed = result.duration / result.seconds
+    print(
+        f"Separated {result.duration:.1f} s of music in {result.seconds:.1f} s "
+        f"({speed:.1f} times as fast as it plays) on {separator.device.type}, "
+        f"{str(separator.precision).removeprefix('torch.')}.\n"
+    )
+    mixture = read(song)
+    print(f"  {'stem':<8} {'SDR':>8} {'mixture':>9}   file")
+    scores = []
+    for stem, path in result.outputs.items():
+        target = read(demo / f"{stem}.ogg")
+        scores.append((sdr(target, read(path)), sdr(target, mixture)))
+        print(f"  {stem:<8} {scores[-1][0]:5.2f} dB {scores[-1][1]:6.2f} dB   {path}")
+    means = np.mean(scores, axis=0)
+    print(f"  {'mean':<8} {means[0]:5.2f} dB {means[1]:6.2f} dB")
+    print(f"\n'{separator.card.name}': {separator.card.training_data}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("out/demo"))
+    parser.add_argument("--model", default="pocket")
+    arguments = parser.parse_args()
+    try:
+        run(arguments.output, arguments.model)
+    except SeparatorError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,383 @@
+"""The Python interface: one model, loaded once, that separates arrays, streams and files.
+
+from separator import Separator
+
+separator = Separator("pocket")
+stems = separator.separate(mixture, 44100)["vocals"]        # (channels, time)
+result = separator.separate_file("song.mp3", "out")         # out/song/vocals.wav, ...
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from separator.adapt import Adapter, Array, checked, pair_channels
+from separator.audio import StemWriter, open_audio
+from separator.cards import Card
+from separator.errors import AudioError, ConfigError, nearest
+from separator.inference import (
+    Monitor,
+    Plan,
+    Progress,
+    Runner,
+    pick_device,
+    pick_precision,
+    track_statistics,
+)
+from separator.naming import DEFAULT_TEMPLATE, check_template, stem_path
+from separator.stream import Stream
+from separator.threads import prefetch
+from separator.zoo import DEFAULT_MODEL, find_card, load_network
+
+_BLOCK = 65536  # samples that are read and passed on together
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Say what became of one file.
+
+    Attributes:
+        source: The file that was separated.
+        outputs: Name of each stem, and of the residual if asked for, with the file written.
+        model: Name of the model.
+        sample_rate: Of source and outputs, in Hz.
+        channels: Of source and outputs.
+        samples: Of source and outputs, per channel.
+        gain: The one gain on all stems of this track; 1.0 unless an output would have clipped.
+        truncated: What is missing from the source; None where it is whole.
+        notes: What else the user should know.
+        seconds: Wall-clock time for the whole file.
+        network_seconds: The share of it inside the network.
+    """
+
+    source: Path
+    outputs: dict[str, Path]
+    model: str
+    sample_rate: int
+    channels: int
+    samples: int
+    gain: float
+    truncated: str | None
+    notes: tuple[str, ...]
+    seconds: float
+    network_seconds: float
+
+    @property
+    def duration(self) -> float:
+        """Length of the track in seconds."""
+        return self.samples / self.sample_rate
+
+
+class Separator:
+    """Hold a model in memory and separate with it; safe to use from several threads.
+
+    Args:
+        model: Name of a card, path of a card, or a card.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, float32, bfloat16 or float16; of the network's core.
+        segment: Length of a segment in seconds; the card's unless given.
+        overlap: Share of a segment that the next one covers again, in [0, 1); the card's unless
+            given.
+        batch_size: Segments that go through the network together.
+        shifts: Passes over differently placed segments that are averaged.
+        seed: Of the placement.
+        augmentations: Of "swap" and "polarity": also separate the mixture with its channels
+            swapped, or turned over, and average.
+        offline: Never download; None asks the environment (`SEPARATOR_OFFLINE`).
+
+    Raises:
+        ModelError: Unknown model, or weights that are missing, damaged or don't fit.
+        ConfigError: A value that isn't allowed.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Card = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        segment: float | None = None,
+        overlap: float | None = None,
+        batch_size: int = 1,
+        shifts: int = 0,
+        seed: int = 0,
+        augmentations: Sequence[str] = (),
+        offline: bool | None = None,
+    ) -> None:
+        self.card = model if isinstance(model, Card) else find_card(str(model))
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
+        self.plan = Plan(
+            round((segment or self.card.segment) * self.card.sample_rate),
+            self.card.overlap if overlap is None else overlap,
+            batch_size,
+            shifts,
+            seed,
+        )
+        self._runner = Runner(
+            load_network(self.card, offline=offline),
+            self.device,
+            self.precision,
+            augmentations=tuple(augmentations),
+        )
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the stems that the model knows, in its order."""
+        return self.card.stems
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate that the model works at, in Hz; other rates are resampled there and back."""
+        return self.card.sample_rate
+
+    def names(self, stems: Sequence[str] | None, residual: str | None) -> tuple[str, ...]:
+        """Return the names of what a run with these options gives.
+
+        Raises:
+            ConfigError: A stem that the model doesn't know, or a name used twice.
+        """
+        chosen = tuple(stems) if stems else self.stems
+        for name in chosen:
+            if name not in self.stems:
+                raise ConfigError(
+                    f"Unknown stem '{name}'; '{self.card.name}' has: {', '.join(self.stems)}."
+                    f"{nearest(name, self.stems)}"
+                )
+        names = (*chosen, residual) if residual else chosen
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Each output needs a name of its own; asked for {', '.join(names)}.")
+        return names
+
+    def separate(
+        self,
+        mixture: Tensor | Array,
+        sample_rate: int,
+        *,
+        stems: Sequence[str] | None = None,
+        residual: str | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: threading.Event | None = None,
+    ) -> dict[str, Tensor]:
+        """Separate a whole song that is in memory.
+
+        Args:
+            mixture: Float samples at any rate, full scale at 1.
+            sample_rate: Of the mixture and of the result, in Hz.
+            stems: Names of the wanted stems; all unless given. Only these are computed.
+            residual: Name under which the mixture minus these stems is returned too.
+            progress: Called after each batch of segments.
+            cancel: Set it, from any thread, to stop before the next batch.
+
+        Shape:
+            - mixture: `(channels, time)`
+            - each stem: `(channels, time)`, float32 on the CPU
+
+        Raises:
+            AudioError: Samples that are not finite, or no samples.
+            ConfigError: An unknown stem, or an array of another shape.
+            Cancelled: Where `cancel` is set.
+        """
+        audio = next(checked([mixture], sample_rate))
+        if not audio.shape[-1]:
+            raise AudioError("The audio has no samples; at least one is needed.")
+        blocks = torch.split(audio, _BLOCK, dim=-1)
+        pieces = list(
+            self.stream(
+                blocks,
+                sample_rate,
+                samples=audio.shape[-1],
+                stems=stems,
+                residual=residual,
+                statistics=track_statistics(blocks) if self.needs_statistics else None,
+                progress=progress,
+                cancel=cancel,
+            )
+        )
+        return {name: torch.cat([piece[name] for piece in pieces], dim=-1) for name in pieces[0]}
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the model wants mean and deviation of the whole track before it starts."""
+        return self.card.normalization == "track"
+
+    def stream(
+        self,
+        blocks: Iterable[Tensor | Array],
+        sample_rate: int,
+        *,
+        samples: int | None = None,
+        layout: str | None = None,
+        stems: Sequence[str] | None = None,
+        residual: str | None = None,
+        statistics: tuple[float, float] | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Stream:
+        """Separate a stream of blocks `(channels, time)`, holding about two segments in memory.
+
+        Args:
+            blocks: Float samples, each block of any length, all of the same number of channels.
+            sample_rate: Of the blocks, in Hz.
+            samples: Expected length of the stream per channel, where known; for progress only.
+            layout: Name of the channel layout, for more than two channels.
+            stems: As in `separate`.
+            residual: As in `separate`.
+            statistics: Mean and standard deviation of the track, for models that want them
+                (`needs_statistics`).
+            progress: As in `separate`.
+            cancel: As in `separate`.
+
+        Raises:
+            AudioError, ConfigError, Cancelled: As in `separate`, and all but an unknown stem only
+                while the stream is read.
+        """
+        names = self.names(stems, residual)
+        if self.needs_statistics and statistics is None:
+            raise ConfigError(f"'{self.card.name}' needs the statistics of the whole track.")
+        wanted = tuple(self.stems.index(name) for name in stems) if stems else None
+        total = None
+        if samples is not None:
+            total = self.plan.segments(math.ceil(samples * self.sample_rate / sample_rate))
+        return Stream(
+            blocks=checked(blocks, sample_rate),
+            names=names,
+            residual=bool(residual),
+            runner=self._runner.with_stems(wanted),
+            plan=self.plan,
+            monitor=Monitor(total, progress, cancel),
+            adapter=lambda channels: Adapter(
+                sample_rate,
+                self.sample_rate,
+                pair_channels(channels, self.card.channels, layout),
+                statistics,
+            ),
+        )
+
+    def separate_file(
+        self,
+        path: str | Path,
+        out_dir: str | Path,
+        *,
+        stems: Sequence[str] | None = None,
+        residual: str | None = None,
+        start: float = 0.0,
+        duration: float | None = None,
+        audio_format: str = "wav",
+        bit_depth: int | None = None,
+        template: str = DEFAULT_TEMPLATE,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Result:
+        """Separate a file into files of the same rate, length and channels.
+
+        Either all files appear, whole, or none. Stem levels are never changed one by one: if an
+        integer format would clip, one gain is applied to all stems and told in the result.
+
+        Args:
+            path: Any file that `separator.audio` reads.
+            out_dir: Folder for the stems; made if missing.
+            stems: As in `separate`.
+            residual: As in `separate`.
+            start: Where to begin, in seconds.
+            duration: How much to separate, in seconds; to the end unless given.
+            audio_format: wav, flac, mp3, ogg, opus or m4a.
+            bit_depth: 16, 24 or 32 (float), where the format has them; the source's unless given.
+            template: Names of the files, see `separator.naming`.
+            overwrite: Replace files that exist.
+            progress: As in `separate`.
+            cancel: As in `separate`.
+
+        Raises:
+            AudioError: The file can't be read, or a stem can't be written.
+            ConfigError: A value that isn't allowed.
+            Cancelled: Where `cancel` is set; nothing is left behind.
+        """
+        path = Path(path)
+        check_template(template)
+        outputs = {
+            name: Path(out_dir)
+            / stem_path(
+                template, track=path.stem, stem=name, ext=audio_format, model=self.card.name
+            )
+            for name in self.names(stems, residual)
+        }
+        return self.write_stems(
+            path,
+            outputs,
+            stems=stems,
+            residual=residual,
+            start=start,
+            duration=duration,
+            bit_depth=bit_depth,
+            overwrite=overwrite,
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def write_stems(
+        self,
+        path: Path,
+        outputs: dict[str, Path],
+        *,
+        stems: Sequence[str] | None = None,
+        residual: str | None = None,
+        start: float = 0.0,
+        duration: float | None = None,
+        bit_depth: int | None = None,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Result:
+        """Separate a file into the given files, one for each name; else as `separate_file`."""
+        began = time.perf_counter()
+        statistics = None
+        if self.needs_statistics:
+            with open_audio(path, start=start, duration=duration) as reader:
+                statistics = track_statistics(map(torch.from_numpy, reader.blocks(_BLOCK)))
+        with open_audio(path, start=start, duration=duration) as reader:
+            stream = self.stream(
+                prefetch(reader.blocks(_BLOCK)),
+                reader.sample_rate,
+                samples=reader.samples,
+                layout=reader.info.layout,
+                stems=stems,
+                residual=residual,
+                statistics=statistics,
+                progress=progress,
+                cancel=cancel,
+            )
+            with StemWriter(
+                outputs,
+                reader.sample_rate,
+                reader.channels,
+                bit_depth=bit_depth,
+                source=reader.info,
+                overwrite=overwrite,
+            ) as writer:
+                for pieces in stream:
+                    writer.write({name: piece.numpy() for name, piece in pieces.items()})
+        return Result(
+            source=path,
+            outputs=outputs,
+            model=self.card.name,
+            sample_rate=reader.sample_rate,
+            channels=reader.channels,
+            samples=reader.samples_read,
+            gain=writer.gain,
+            truncated=reader.truncation.message if reader.truncation else None,
+            notes=tuple(stream.notes),
+            seconds=time.perf_counter() - began,
+            network_seconds=stream.network_seconds,
+        )

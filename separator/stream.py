@@ -1,0 +1,56 @@
+"""Separate one song as a stream, in the song's own rate and channels.
+
+song ──┬──> adapter ──> segments ──> network ──> overlap-add ──> adapter ──> stems
+       └──> residual = song - stems
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, tee
+
+from torch import Tensor
+
+from separator.adapt import Adapter
+from separator.inference import Monitor, Plan, Runner, in_step, separate_stream
+
+
+@dataclass
+class Stream:
+    """Iterate over a separation: dictionaries of stem name to `(channels, time)`.
+
+    The pieces are of the stream's own choosing, together exactly as long as the input.
+    """
+
+    blocks: Iterator[Tensor]
+    names: tuple[str, ...]
+    residual: bool
+    runner: Runner
+    plan: Plan
+    monitor: Monitor
+    adapter: Callable[[int], Adapter]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know, such as a batch that did not fit into memory."""
+        return self.runner.notes
+
+    @property
+    def network_seconds(self) -> float:
+        """Wall-clock time spent inside the network so far."""
+        return self.runner.seconds
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Separate; to be iterated once."""
+        first = next(self.blocks, None)
+        if first is None:
+            return
+        adapter = self.adapter(len(first))
+        mixture, source = tee(chain([first], self.blocks))
+        estimates = separate_stream(adapter.to_model(source), self.runner, self.plan, self.monitor)
+        for original, stems in in_step([mixture, adapter.to_song(estimates)]):
+            pieces = list(stems)
+            if self.residual:
+                pieces.append(original - stems.sum(0))
+            yield dict(zip(self.names, pieces, strict=True))
