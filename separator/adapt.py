@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from separator.audio import channel_pairs, resampled
+from separator.audio.layout import Layout, channel_pairs
+from separator.audio.resample import Block, resampled
 from separator.errors import AudioError, ConfigError
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 _EPSILON = 1e-8  # Demucs' own, so that silence divides by something
 
 
@@ -84,7 +83,7 @@ class Adapter:
 
 
 def pair_channels(
-    song_channels: int, model_channels: int, layout: str | None = None
+    song_channels: int, model_channels: int, layout: Layout | None = None
 ) -> tuple[tuple[int, ...], ...]:
     """Say which channels of a song go through a model together; a single one is repeated.
 
@@ -106,7 +105,7 @@ def pair_channels(
     raise ConfigError(f"The model takes {model_channels} channels, the song has {song_channels}.")
 
 
-def checked(blocks: Iterable[Tensor | Array], sample_rate: int) -> Iterator[Tensor]:
+def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tensor]:
     """Turn blocks into float32 tensors on the CPU, and make sure that they are audio.
 
     Raises:

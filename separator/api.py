@@ -19,8 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from separator.adapt import Adapter, Array, checked, pair_channels
-from separator.audio import StemWriter, open_audio
+from separator.adapt import Adapter, checked, pair_channels
+from separator.audio.layout import Layout
+from separator.audio.reader import open_audio
+from separator.audio.resample import Block
+from separator.audio.stems import StemWriter
 from separator.cards import Card
 from separator.errors import AudioError, ConfigError, nearest
 from separator.inference import (
@@ -93,7 +96,7 @@ class Separator:
         seed: Of the placement.
         augmentations: Of "swap" and "polarity": also separate the mixture with its channels
             swapped, or turned over, and average.
-        offline: Never download; None asks the environment (`SEPARATOR_OFFLINE`).
+        offline: Never download; `$SEPARATOR_OFFLINE` does the same.
 
     Raises:
         ModelError: Unknown model, or weights that are missing, damaged or don't fit.
@@ -112,7 +115,7 @@ class Separator:
         shifts: int = 0,
         seed: int = 0,
         augmentations: Sequence[str] = (),
-        offline: bool | None = None,
+        offline: bool = False,
     ) -> None:
         self.card = model if isinstance(model, Card) else find_card(str(model))
         self.device = pick_device(device)
@@ -161,7 +164,7 @@ class Separator:
 
     def separate(
         self,
-        mixture: Tensor | Array,
+        mixture: Tensor | Block,
         sample_rate: int,
         *,
         stems: Sequence[str] | None = None,
@@ -213,11 +216,11 @@ class Separator:
 
     def stream(
         self,
-        blocks: Iterable[Tensor | Array],
+        blocks: Iterable[Tensor | Block],
         sample_rate: int,
         *,
         samples: int | None = None,
-        layout: str | None = None,
+        layout: Layout | None = None,
         stems: Sequence[str] | None = None,
         residual: str | None = None,
         statistics: tuple[float, float] | None = None,
@@ -230,7 +233,7 @@ class Separator:
             blocks: Float samples, each block of any length, all of the same number of channels.
             sample_rate: Of the blocks, in Hz.
             samples: Expected length of the stream per channel, where known; for progress only.
-            layout: Name of the channel layout, for more than two channels.
+            layout: Where the speakers of the channels stand; see `separator.audio.layout`.
             stems: As in `separate`.
             residual: As in `separate`.
             statistics: Mean and standard deviation of the track, for models that want them
