@@ -1,0 +1,65 @@
+"""What a file says about itself, and how much of it is really there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from separator.audio.layout import Layout
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """One audio stream of a file, as its headers describe it.
+
+    `samples` is `None` where the container doesn't state an exact length (mp3 without a Xing
+    header, webm, wma, raw AAC); `duration` (seconds) may still be known roughly.
+    `bit_depth` is 16, 24 or 32 for lossless sources (the smallest that holds them), else `None`.
+    """
+
+    path: Path
+    sample_rate: int
+    channels: int
+    samples: int | None
+    duration: float | None
+    codec: str
+    container: str
+    bit_depth: int | None
+    is_float: bool
+    layout: Layout | None
+    streams: int
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """How a file falls short of its own header; `expected` is `None` where it doesn't say."""
+
+    expected: int | None
+    decoded: int
+    message: str
+
+
+def truncation(
+    info: AudioInfo, decoded: int, *, damaged: int = 0, ended: bool = True
+) -> Truncation | None:
+    """Compare the samples decoded with those declared.
+
+    Args:
+        info: What the header says.
+        decoded: Samples from the start of the file to the last one that could be decoded.
+        damaged: Number of parts that the codec refused.
+        ended: Whether the container's end mark was found (where there is one).
+    """
+    # Encoders of lossy formats disagree about a frame or two at the end.
+    tolerance = 0 if info.bit_depth else round(0.1 * info.sample_rate)
+    seconds = decoded / info.sample_rate
+    if info.samples is not None and decoded < info.samples - tolerance:
+        whole = info.samples / info.sample_rate
+        return Truncation(info.samples, decoded, f"ends after {seconds:.1f} s of {whole:.1f} s")
+    if info.samples is None and info.streams == 1 and (info.duration or 0) > seconds + 1:
+        message = f"ends after {seconds:.1f} s of about {info.duration:.1f} s"
+    elif not ended:
+        message = f"is cut off after {seconds:.1f} s; it doesn't say how much is missing"
+    elif damaged:
+        message = f"has damaged parts that were skipped ({damaged}); {seconds:.1f} s remain"
+    else:
+        return None
+    return Truncation(None, decoded, message)
