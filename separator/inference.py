@@ -337,6 +337,10 @@ class Runner:
         self.network.to(self.device).eval()
         self.network.get_submodule("core").to(self.precision)
 
+    def with_stems(self, stems: tuple[int, ...] | None) -> Runner:
+        """Return a runner of the same weights for other stems, with notes and time of its own."""
+        return Runner(self.network, self.device, self.precision, stems, self.augmentations)
+
     @torch.inference_mode()
     def __call__(self, segments: Tensor) -> Tensor:
         """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`."""

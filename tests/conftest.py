@@ -105,16 +105,6 @@ def lag(estimate: Signal, reference: Signal) -> int:
     return best if best < size // 2 else best - size
 
 
-def music(seconds: float, sample_rate: int = 44100, channels: int = 2, seed: int = 0) -> np.ndarray:
-    """Return a chord with noise, `(channels, time)` float32, peak about 0.5."""
-    generator = np.random.default_rng(seed)
-    time = np.arange(round(seconds * sample_rate)) / sample_rate
-    chord = sum(np.sin(2 * np.pi * hertz * time) for hertz in (110, 277.2, 440)) / 3
-    noise = generator.standard_normal((channels, time.size)) / 8
-    pan = np.linspace(0.6, 1.0, channels)[:, None]
-    return (0.4 * (chord * pan + noise)).astype(np.float32)
-
-
 @pytest.fixture
 def song(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a signal to a file of that name, by our own writer."""
@@ -128,59 +118,3 @@ def song(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
-
-
-@pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory) -> Path:
-    """A folder with the card `tiny` and its random weights: a BS-RoFormer of four stems."""
-    import hashlib
-
-    import torch
-    import yaml
-    from safetensors.torch import save_file
-
-    from separator.networks import build_network
-
-    folder = tmp_path_factory.mktemp("models")
-    parameters = {
-        "dim": 8,
-        "depth": 1,
-        "heads": 1,
-        "dim_head": 8,
-        "n_fft": 512,
-        "hop_length": 256,
-        "bands": [1, 8, 56, 192],
-        "mlp_expansion_factor": 1,
-    }
-    stems = ["drums", "bass", "other", "vocals"]
-    torch.manual_seed(0)
-    network = build_network("bs_roformer", stems=stems, **parameters)
-    weights = folder / "tiny.safetensors"
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
-    card = {
-        "name": "tiny",
-        "description": "Random weights, for tests",
-        "network": "bs_roformer",
-        "parameters": parameters,
-        "stems": stems,
-        "segment": 1.0,
-        "overlap": 0.25,
-        "weights": {
-            "file": weights.name,
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "bytes": weights.stat().st_size,
-            "format": "safetensors",
-        },
-        "licence": "MIT",
-        "training_data": "none: the weights are random",
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(card))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny(tiny_models):
-    """A `Separator` with the model `tiny`, in float32 on the CPU."""
-    from separator.api import Separator
-
-    return Separator(tiny_models / "tiny.yaml", device="cpu", precision="float32")
