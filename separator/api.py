@@ -25,7 +25,7 @@ from separator.audio.reader import open_audio
 from separator.audio.resample import Block
 from separator.audio.stems import StemWriter
 from separator.cards import Card
-from separator.errors import AudioError, ConfigError, nearest
+from separator.errors import AudioError, ConfigError
 from separator.inference import (
     Monitor,
     Plan,
@@ -35,7 +35,7 @@ from separator.inference import (
     pick_precision,
     track_statistics,
 )
-from separator.naming import DEFAULT_TEMPLATE, check_template, stem_path
+from separator.naming import DEFAULT_TEMPLATE, check_template, output_names, stem_path
 from separator.stream import Stream
 from separator.threads import prefetch
 from separator.zoo import DEFAULT_MODEL, find_card, load_network
@@ -150,17 +150,7 @@ class Separator:
         Raises:
             ConfigError: A stem that the model doesn't know, or a name used twice.
         """
-        chosen = tuple(stems) if stems else self.stems
-        for name in chosen:
-            if name not in self.stems:
-                raise ConfigError(
-                    f"Unknown stem '{name}'; '{self.card.name}' has: {', '.join(self.stems)}."
-                    f"{nearest(name, self.stems)}"
-                )
-        names = (*chosen, residual) if residual else chosen
-        if len(set(names)) < len(names):
-            raise ConfigError(f"Each output needs a name of its own; asked for {', '.join(names)}.")
-        return names
+        return output_names(self.card.name, self.stems, stems, residual)
 
     def separate(
         self,
@@ -343,7 +333,12 @@ class Separator:
         progress: ProgressCallback | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
-        """Separate a file into the given files, one for each name; else as `separate_file`."""
+        """Separate a file into the given files; else as `separate_file`.
+
+        Args:
+            outputs: Name of a stem or of the residual, and its file. A stem without a file is
+                computed, for the residual, but not written.
+        """
         began = time.perf_counter()
         statistics = None
         if self.needs_statistics:
@@ -370,7 +365,7 @@ class Separator:
                 overwrite=overwrite,
             ) as writer:
                 for pieces in stream:
-                    writer.write({name: piece.numpy() for name, piece in pieces.items()})
+                    writer.write({name: pieces[name].numpy() for name in outputs})
         return Result(
             source=path,
             outputs=outputs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
 
@@ -13,6 +14,29 @@ FIELDS = ("track", "stem", "ext", "model")
 
 # Not allowed in a file's name on one of the usual systems, or a separator of folders.
 _FORBIDDEN = re.compile(r'[<>:"|?*\\/\x00-\x1f]')
+
+
+def output_names(
+    model: str, known: Sequence[str], stems: Sequence[str] | None, residual: str | None
+) -> tuple[str, ...]:
+    """Return the names of what a model gives: the chosen stems (default: all), and the residual.
+
+    Raises:
+        ConfigError: A stem that the model doesn't know, or a name used twice.
+
+    >>> output_names("pocket", ["drums", "vocals"], ["vocals"], "instrumental")
+    ('vocals', 'instrumental')
+    """
+    chosen = tuple(stems) if stems else tuple(known)
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(
+                f"Unknown stem '{name}'; '{model}' has: {', '.join(known)}.{nearest(name, known)}"
+            )
+    names = (*chosen, residual) if residual else chosen
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Each output needs a name of its own; asked for {', '.join(names)}.")
+    return names
 
 
 def check_template(template: str) -> None:

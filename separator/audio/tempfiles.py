@@ -25,12 +25,12 @@ def temporary_path(target: Path) -> Path:
 
 
 def remove_stale(folder: Path) -> list[Path]:
-    """Remove what killed processes of this computer left in a folder or below it.
+    """Remove what killed processes of this computer left in a folder, not below it.
 
     Files of processes that still run, and of other computers, stay.
     """
     removed = []
-    for path in folder.rglob(f"{_PREFIX}-*"):
+    for path in folder.glob(f"{_PREFIX}-*"):
         match = _NAME.match(path.name)
         if match and match["host"] == _host() and not _is_running(int(match["pid"])):
             with suppress(OSError):
