@@ -65,7 +65,7 @@ class Adapter:
                 yield block.flatten(0, 1)
 
         for block in _resampled(flattened(), self.model_rate, self.song_rate):
-            yield block.unflatten(0, (stems, -1))
+            yield block.reshape(stems, -1, block.shape[-1])
 
     @property
     def _normalization(self) -> tuple[float, float]:
