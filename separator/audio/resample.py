@@ -32,43 +32,48 @@ class Resampler:
     `resampled_length` samples in all. Equal rates pass through untouched.
     """
 
-    def __init__(self, in_rate: int, out_rate: int, channels: int):
+    def __init__(self, in_rate: int, out_rate: int, channels: int, samples: int | None = None):
+        """Begin a stream.
+
+        Args:
+            in_rate: Hz.
+            out_rate: Hz.
+            channels: Number of channels.
+            samples: Total length of the output, where it isn't to be `resampled_length`.
+        """
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.samples_in = self.samples_out = 0
+        self._samples = samples
         self._stream = (
             None
             if in_rate == out_rate
             else soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32", quality=_QUALITY)
         )
 
-    def process(self, block: Block, *, last: bool = False, samples: int | None = None) -> Block:
-        """Return what is ready after `block`; with `last`, everything that is left.
-
-        Args:
-            block: (channels, time), may be empty.
-            last: The stream ends with this block.
-            samples: With `last`, the total length wanted instead of `resampled_length`.
-        """
+    def process(self, block: Block, *, last: bool = False) -> Block:
+        """Return what is ready after `block` (channels, time); with `last`, all that is left."""
         self.samples_in += block.shape[1]
-        if self._stream is None:
-            ready = block
-        else:
-            tail = self.silence(self.in_rate // 10 + 1) if last else self.silence(0)
+        if self._stream is not None:
+            tail = self.silence(self.in_rate // 10 + 1 if last else 0)
             chunk = np.ascontiguousarray(np.concatenate([block, tail], 1).T)
-            ready = np.ascontiguousarray(self._stream.resample_chunk(chunk, last=last).T)
-        if last:
-            ready = self._fit(ready, samples)
-        self.samples_out += ready.shape[1]
-        return ready
+            block = np.ascontiguousarray(self._stream.resample_chunk(chunk, last=last).T)
+        block = self._fit(block, last)
+        self.samples_out += block.shape[1]
+        return block
 
-    def _fit(self, ready: Block, samples: int | None) -> Block:
-        """Cut the end, or fill it with silence, so that the total length is right."""
-        if samples is None:
+    def _fit(self, block: Block, last: bool) -> Block:
+        """Cut what is beyond the total length; at the end, fill what is missing with silence."""
+        samples = self._samples
+        if samples is None and last:
             samples = resampled_length(self.samples_in, self.in_rate, self.out_rate)
-        missing = samples - self.samples_out
-        if missing <= ready.shape[1]:
-            return ready[:, : max(missing, 0)]
-        return np.concatenate([ready, self.silence(missing - ready.shape[1])], 1)
+        if samples is None:
+            return block
+        missing = samples - self.samples_out - block.shape[1]
+        if missing < 0:
+            return block[:, : max(0, block.shape[1] + missing)]
+        if missing and last:
+            return np.concatenate([block, self.silence(missing)], 1)
+        return block
 
     def silence(self, samples: int) -> Block:
         """Return zeros (channels, `samples`)."""
@@ -90,10 +95,10 @@ def resampled(
     resampler = None
     for block in blocks:
         if resampler is None:
-            resampler = Resampler(in_rate, out_rate, block.shape[0])
+            resampler = Resampler(in_rate, out_rate, block.shape[0], samples)
         if (ready := resampler.process(block)).shape[1]:
             yield ready
     if resampler is not None:
-        ready = resampler.process(resampler.silence(0), last=True, samples=samples)
+        ready = resampler.process(resampler.silence(0), last=True)
         if ready.shape[1]:
             yield ready

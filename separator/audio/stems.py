@@ -76,6 +76,7 @@ class StemWriter:
             raise ConfigError("Two stems would have one path; every stem needs a path of its own.")
         self.gain = 1.0
         self._excess = 0.0
+        self._closed = False
         self._error: Exception | None = None
         self._queue: queue.Queue[Mapping[str, Block] | None] = queue.Queue(_QUEUED_BLOCKS)
         self._spools: dict[str, _Spool] = {}
@@ -133,9 +134,14 @@ class StemWriter:
     def close(self) -> float:
         """Finish and name all files, and return the gain that was applied to them.
 
+        After the first time, it only returns the gain.
+
         Raises:
             AudioError: A stem couldn't be written; none is left behind.
         """
+        if self._closed:
+            return self.gain
+        self._closed = True
         try:
             self._join()
             self._check()
@@ -145,11 +151,12 @@ class StemWriter:
                 writer.finish()
             self._publish()
         finally:
-            self._remove()
+            self.discard()
         return self.gain
 
     def discard(self) -> None:
-        """Stop, and remove everything that was written."""
+        """Stop, and remove all hidden files; after `close` nothing is left to remove."""
+        self._closed = True
         self._error = self._error or AudioError("The stems were discarded.")
         self._join()
         self._remove()

@@ -76,7 +76,8 @@ class AudioWriter:
                 self._file, self.format, sample_rate, channels, self.bit_depth, bitrate, layout
             )
         except (av.error.FFmpegError, soundfile.LibsndfileError) as error:
-            self.discard()
+            self._file.close()
+            self._temporary.unlink()
             raise ConfigError(
                 f"{self.format.name} can't hold {channels} channels at {sample_rate} Hz ({error}); "
                 "choose wav or flac."
@@ -113,13 +114,14 @@ class AudioWriter:
         self.samples_written += block.shape[1]
 
     def close(self) -> None:
-        """Finish the file and give it its name.
+        """Finish the file and give it its name; nothing happens if that is done already.
 
         Raises:
             AudioError: It can't be written; nothing is left behind.
         """
-        self.finish()
-        self.publish()
+        if not self._file.closed:
+            self.finish()
+            self.publish()
 
     def finish(self) -> None:
         """Finish the hidden file, tags included."""
@@ -146,6 +148,8 @@ class AudioWriter:
 
     def discard(self) -> None:
         """Remove what was written so far. After `publish` nothing happens."""
+        if not self._file.closed:
+            self._encoder.abandon()
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
