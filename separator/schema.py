@@ -25,14 +25,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader.
+def read_yaml(path: Path, loader: type[Any] = SAFE_LOADER) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader, or with a safe `loader` that knows more tags.
 
     Raises:
         ConfigError: the file can't be read, isn't YAML, or isn't a mapping.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_LOADER)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except OSError as error:
         raise ConfigError(f"Can't read '{path}': {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

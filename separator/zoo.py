@@ -13,11 +13,14 @@ find_card(name) -> Card -> weights_path(card) -> load_network(card)
 import contextlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from separator.cards import Card, read_card
+from separator.cards import NOT_STATED, Card, parse_card, read_card, write_card
 from separator.downloads import Progress, fetch, megabytes, sha256_of
 from separator.errors import ConfigError, ModelError, nearest
 from separator.resources import data_folder
@@ -175,6 +178,61 @@ def build(card: Card) -> "nn.Module":
         channels=card.channels,
         **card.parameters,
     )
+
+
+def add_model(
+    checkpoint: Path,
+    config: Path,
+    *,
+    name: str | None = None,
+    folder: Path | None = None,
+    copy: bool = False,
+) -> Card:
+    """Make a card for a checkpoint in the format of Music-Source-Separation-Training.
+
+    Args:
+        checkpoint: the weights; they are read, checked against the network, and hashed.
+        config: the YAML file that belongs to them.
+        name: of the model; made from the checkpoint's name unless given.
+        folder: where the card goes, the user's folder unless given.
+        copy: copy the checkpoint next to the card; otherwise the card points to where it is.
+
+    Raises:
+        ModelError: the checkpoint can't be read or doesn't fit, or the card can't be written.
+        ConfigError: the YAML lacks something, or the name is taken or not allowed.
+    """
+    from separator.msst import read_msst
+
+    folder = folder or user_folder()
+    name = name or re.sub(r"[^a-z0-9.]+", "-", checkpoint.stem.lower()).strip("-.")
+    taken = _card_paths(None) | _card_paths((folder,))
+    if name in taken:
+        raise ConfigError(f"There is a model '{name}' already ('{taken[name]}'). Choose a name.")
+    model = read_msst(checkpoint, config)
+    file = folder / "weights" / f"{name}{checkpoint.suffix}" if copy else checkpoint.resolve()
+    fields = {
+        **asdict(model),
+        "name": name,
+        "description": f"{', '.join(model.stems)} (added from {checkpoint.name})",
+        "weights": {
+            "file": f"weights/{file.name}" if copy else str(file),
+            "sha256": sha256_of(checkpoint),
+            "bytes": checkpoint.stat().st_size,
+            "format": "safetensors" if checkpoint.suffix == ".safetensors" else "msst",
+        },
+        "licence": NOT_STATED,
+    }
+    card = parse_card(fields, f"{name}.yaml")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if copy:
+            file.parent.mkdir(exist_ok=True)
+            part = file.with_name(f"{file.name}.part")
+            shutil.copyfile(checkpoint, part)
+            part.replace(file)
+        return read_card(write_card(card, folder))
+    except OSError as error:
+        raise ModelError(f"Can't write to '{folder}': {error.strerror or error}.") from error
 
 
 def _check(path: Path, card: Card, verify: bool) -> None:

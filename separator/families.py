@@ -1,0 +1,216 @@
+"""What foreign programs call our networks and their hyper-parameters.
+
+A checkpoint's own keys and shapes say most about its network, and they are always right; the file
+of settings beside it is asked only for what shapes can't tell. A new network that foreign
+checkpoints exist for is one `Family` in `FAMILIES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from separator.bands import BS_ROFORMER_WIDTHS, mel_bands, widths
+from separator.checkpoints import State
+from separator.errors import ConfigError, ModelError, nearest
+
+
+class Inferred(NamedTuple):
+    """What the keys and shapes of a checkpoint tell."""
+
+    stems: int
+    channels: int
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Translate one architecture.
+
+    Attributes:
+        network: its name here, a key of `separator.networks.NETWORKS`.
+        is_one: tells by its keys whether a checkpoint belongs to the family.
+        infer: reads the shapes, given the translated settings and `sample_rate`.
+        settings: foreign names of what shapes can't tell: our name, and the type.
+        defaults: values of settings that a file may leave out, under our names.
+        ignored: foreign names that change nothing here, and why.
+        refused: foreign names that change the graph if they are set, and into what.
+    """
+
+    network: str
+    is_one: Callable[[State], bool]
+    infer: Callable[[State, Mapping[str, Any]], Inferred]
+    settings: Mapping[str, tuple[str, type]]
+    defaults: Mapping[str, Any]
+    ignored: Mapping[str, str]
+    refused: Mapping[str, str]
+
+    def translate(self, foreign: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Turn foreign settings into ours.
+
+        Raises:
+            ConfigError: a name is unknown, a type is wrong, or the graph isn't supported.
+        """
+        ours = dict(self.defaults)
+        for name, value in foreign.items():
+            if name in self.refused:
+                if value:
+                    raise ConfigError(
+                        f"{where}: '{name}: {value}' asks for {self.refused[name]}, which can't "
+                        "be run."
+                    )
+            elif name in self.settings and value is not None:
+                our_name, kind = self.settings[name]
+                if type(value) is not kind:
+                    raise ConfigError(
+                        f"{where}: '{name}' is of type {kind.__name__}, got {value!r}."
+                    )
+                ours[our_name] = value
+            elif name not in self.ignored and name not in self.settings:
+                known = [*self.settings, *self.ignored, *self.refused]
+                raise ConfigError(
+                    f"{where}: unknown key '{name}'.{nearest(name, known)} Remove it if the model "
+                    "does without."
+                )
+        return ours
+
+    def parameters(self, state: State, settings: Mapping[str, Any], where: str) -> Inferred:
+        """Read the hyper-parameters off the checkpoint; `settings` fill in what it can't tell.
+
+        Raises:
+            ModelError: keys that every checkpoint of the family has are missing.
+        """
+        try:
+            inferred = self.infer(state, settings)
+        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+            raise ModelError(
+                f"'{where}' looks like a {self.network}, but parts of it are missing or misshapen "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        own = {key: value for key, value in settings.items() if key != "sample_rate"}
+        return inferred._replace(parameters=own | inferred.parameters)
+
+
+def family_of(state: State, where: str) -> Family:
+    """Recognise the architecture of a checkpoint by its keys.
+
+    Raises:
+        ModelError: none of the known ones.
+    """
+    for family in FAMILIES:
+        if family.is_one(state):
+            return family
+    first = ", ".join(list(state)[:3])
+    raise ModelError(
+        f"'{where}' is of no known architecture (its parameters begin with {first}). "
+        f"Known: {', '.join(family.network for family in FAMILIES)}."
+    )
+
+
+def _indices(state: State, prefix: str) -> list[int]:
+    """Return the numbers that follow `prefix` in the keys."""
+    rests = (key[len(prefix) :] for key in state if key.startswith(prefix))
+    return sorted({int(rest.split(".")[0]) for rest in rests if rest[:1].isdigit()})
+
+
+def _is_roformer(state: State, *, mel: bool) -> bool:
+    normed = "layers.0.0.norm.gamma" if mel else "final_norm.gamma"
+    return "band_split.to_features.0.1.weight" in state and normed in state
+
+
+def _infer_roformer(state: State, given: Mapping[str, Any], *, mel: bool) -> Inferred:
+    block = "layers.0.0.layers.0"
+    mask = "mask_estimators.0.to_freqs.0.0"
+    dim = state["band_split.to_features.0.1.weight"].shape[0]
+    heads = state[f"{block}.0.to_gates.weight"].shape[0]
+    linears = _indices(state, f"{mask}.")
+    if len(_indices(state, "layers.0.")) != 2:
+        raise ValueError("a layer must hold one transformer in time and one in frequency")
+    parameters = {
+        "dim": dim,
+        "depth": len(_indices(state, "layers.")),
+        "heads": heads,
+        "dim_head": state[f"{block}.0.to_qkv.weight"].shape[0] // (3 * heads),
+        "time_transformer_depth": len(_indices(state, "layers.0.0.layers.")),
+        "freq_transformer_depth": len(_indices(state, "layers.0.1.layers.")),
+        "ff_expansion": state[f"{block}.1.net.1.weight"].shape[0] // dim,
+        # The public settings of Mel-Band RoFormers count one layer less than there are.
+        "mask_estimator_depth": len(linears) - (1 if mel else 0),
+    }
+    if len(linears) > 1:
+        hidden = state[f"{mask}.{linears[0]}.weight"].shape[0]
+        parameters["mlp_expansion_factor"] = hidden // dim
+    bands = _indices(state, "band_split.to_features.")
+    sizes = [state[f"band_split.to_features.{band}.0.gamma"].shape[0] for band in bands]
+    channels, partition = (_mel if mel else _explicit)(sizes, given)
+    stems = len(_indices(state, "mask_estimators."))
+    return Inferred(stems, channels, parameters | partition)
+
+
+def _mel(sizes: Sequence[int], given: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the channels and the number of bands of `2 * channels * width` features each."""
+    bands = mel_bands(len(sizes), n_fft=given["n_fft"], sample_rate=given["sample_rate"])
+    return sizes[0] // (2 * widths(bands)[0]), {"bands": len(sizes)}
+
+
+def _explicit(sizes: Sequence[int], given: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the channels and the widths of adjacent bands of `2 * channels * width` features."""
+    channels = sum(sizes) // 2 // (given["n_fft"] // 2 + 1)
+    found = tuple(size // (2 * channels) for size in sizes)
+    return channels, {} if found == BS_ROFORMER_WIDTHS else {"bands": list(found)}
+
+
+_FROM_SHAPES = "the checkpoint's shapes tell"
+_TRAINING = "used in training only"
+_SAME = "another way to compute the same numbers"
+
+
+def _roformer(network: str, *, mel: bool) -> Family:
+    return Family(
+        network=network,
+        is_one=partial(_is_roformer, mel=mel),
+        infer=partial(_infer_roformer, mel=mel),
+        settings={
+            "stft_n_fft": ("n_fft", int),
+            "stft_hop_length": ("hop_length", int),
+            "stft_win_length": ("win_length", int),
+            "stft_normalized": ("normalized", bool),
+            "skip_connection": ("skip_connection", bool),
+            "zero_dc": ("zero_dc", bool),
+        },
+        defaults={"n_fft": 2048, "hop_length": 512},
+        ignored={
+            "dim": _FROM_SHAPES,
+            "depth": _FROM_SHAPES,
+            "heads": _FROM_SHAPES,
+            "dim_head": _FROM_SHAPES,
+            "num_stems": _FROM_SHAPES,
+            "stereo": _FROM_SHAPES,
+            "freqs_per_bands": _FROM_SHAPES,
+            "num_bands": _FROM_SHAPES,
+            "time_transformer_depth": _FROM_SHAPES,
+            "freq_transformer_depth": _FROM_SHAPES,
+            "mask_estimator_depth": _FROM_SHAPES,
+            "mlp_expansion_factor": _FROM_SHAPES,
+            "dim_freqs_in": "follows from stft_n_fft",
+            "sample_rate": "stands under 'audio' too",
+            "match_input_audio_length": "estimates always have the mixture's length",
+            "attn_dropout": _TRAINING,
+            "ff_dropout": _TRAINING,
+            "use_torch_checkpoint": _TRAINING,
+            "multi_stft_resolution_loss_weight": _TRAINING,
+            "multi_stft_resolutions_window_sizes": _TRAINING,
+            "multi_stft_hop_size": _TRAINING,
+            "multi_stft_normalized": _TRAINING,
+            "flash_attn": _SAME,
+            "sage_attention": _SAME,
+        },
+        refused={
+            "linear_transformer_depth": "linear attention",
+            "use_pope": "PoPE positions",
+            "use_shared_bias": "shared biases",
+        },
+    )
+
+
+FAMILIES = (_roformer("bs_roformer", mel=False), _roformer("mel_band_roformer", mel=True))
