@@ -1,0 +1,278 @@
+"""Train the bundled model, from songs on disk to weights in `models/weights`.
+
+    python scripts/make_synthetic_musdb.py data/synthetic --train 160 --test 20
+    python scripts/train_bundled.py train data/synthetic runs/pocket --minutes 80
+    python scripts/train_bundled.py export runs/pocket models/weights/pocket.safetensors
+
+Any folder of the shape of MUSDB18-HQ will do. Training is meant for a few CPU cores: one process
+per core, each with one thread and its own songs, gradients averaged after every step. That loses
+nothing to waiting threads when other programs want the cores too. The learning rate follows the
+clock, so the budget is kept on any machine; a run that was stopped goes on from its checkpoint.
+"""
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from separator.networks import build_network
+from separator.training.losses import log_l1
+
+STEMS = ("drums", "bass", "other", "vocals")
+BANDS = [4] * 12 + [8] * 8 + [16] * 8 + [48] * 7 + [128] * 6 + [705]  # of 2,049 bins
+NETWORK: dict[str, Any] = {
+    "stems": STEMS,
+    "bands": BANDS,
+    "n_fft": 4096,
+    "hop_length": 2048,
+    "win_length": 4096,
+    "dim": 96,
+    "depth": 4,
+    "heads": 4,
+    "dim_head": 24,
+    "ff_expansion": 2,
+    "time_transformer_depth": 1,
+    "freq_transformer_depth": 1,
+    "mask_estimator_depth": 1,
+    "mlp_expansion_factor": 1,
+}
+SAMPLE_RATE = 44100
+SECONDS = 3.0  # of a training segment
+BATCH = 2  # segments per process and step
+LEARNING_RATE = 2e-3
+EMA = 0.995
+
+
+class Songs:
+    """Draw training segments from the songs of a folder: `(stems, channels, time)`."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.rng = np.random.default_rng(seed)
+        self.rescan()
+
+    def rescan(self) -> None:
+        """Find the finished songs; more may have been rendered meanwhile."""
+        self.songs = sorted(path.parent for path in self.folder.glob("*/mixture.wav"))
+        if not self.songs:
+            raise SystemExit(f"No songs in {self.folder}: make them with make_synthetic_musdb.py.")
+
+    def segment(self) -> np.ndarray:
+        """Mix one song's stems, or (half of the time) stems of several songs."""
+        coherent = self.rng.random() < 0.5
+        song, place = self._draw()
+        stems = []
+        for stem in STEMS:
+            if not coherent:
+                song, place = self._draw()
+            stems.append(self._augmented(self._read(song / f"{stem}.wav", place)))
+        return np.stack(stems)
+
+    def _draw(self) -> tuple[Path, float]:
+        return self.songs[int(self.rng.integers(len(self.songs)))], float(self.rng.random())
+
+    def _read(self, path: Path, place: float) -> np.ndarray:
+        wanted = int(SECONDS * SAMPLE_RATE)
+        with soundfile.SoundFile(path) as file:
+            file.seek(int(place * max(file.frames - wanted, 0)))
+            audio = file.read(wanted, dtype="float32", always_2d=True, fill_value=0.0)
+        return audio.T
+
+    def _augmented(self, audio: np.ndarray) -> np.ndarray:
+        """Vary level (+-6 dB), sides and polarity; leave the stem out now and then."""
+        if self.rng.random() < 0.05:
+            return np.zeros_like(audio)
+        gain = 10 ** (self.rng.uniform(-6, 6) / 20) * self.rng.choice((-1.0, 1.0))
+        return (audio[::-1] if self.rng.random() < 0.5 else audio) * np.float32(gain)
+
+    def batch(self) -> Tensor:
+        """Return targets `(batch, stems, channels, time)`."""
+        return torch.from_numpy(np.stack([self.segment() for _ in range(BATCH)]))
+
+
+class Optimizer:
+    """Muon for the transformer's matrices, AdamW for everything else, one schedule for both."""
+
+    def __init__(self, network: nn.Module) -> None:
+        named = list(network.named_parameters())
+        matrix = {name for name, p in named if p.ndim == 2 and ".weight" in name}
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                [p for name, p in named if name in matrix],
+                weight_decay=0.01,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(
+                [p for name, p in named if name not in matrix], betas=(0.9, 0.98), weight_decay=0.0
+            ),
+        ]
+
+    def step(self, progress: float) -> None:
+        """Update at the rate of this point of the run: short warm-up, then a cosine to zero."""
+        warm = min(progress / 0.03, 1.0)
+        rate = LEARNING_RATE * warm * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+            part.zero_grad()
+
+
+class Run:
+    """The state of a training run and its checkpoint."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.path = folder / "checkpoint.pt"
+        torch.manual_seed(seed)
+        self.network = build_network("bs_roformer", **NETWORK)
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
+        )
+        self.optimizer = Optimizer(self.network)
+        self.steps, self.elapsed = 0, 0.0
+        if self.path.exists():
+            self._load()
+
+    def save(self) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": [part.state_dict() for part in self.optimizer.parts],
+            "steps": self.steps,
+            "elapsed": self.elapsed,
+        }
+        torch.save(state, self.path.with_suffix(".part"))
+        self.path.with_suffix(".part").rename(self.path)
+
+    def _load(self) -> None:
+        state = torch.load(self.path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        for part, saved in zip(self.optimizer.parts, state["optimizer"], strict=True):
+            part.load_state_dict(saved)
+        self.steps, self.elapsed = state["steps"], state["elapsed"]
+
+
+def shared_mean(network: nn.Module, numbers: list[float]) -> list[float]:
+    """Average the gradients, and some numbers with them, over all processes."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor(numbers)])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    pieces = flat.split([g.numel() for g in gradients] + [len(numbers)])
+    for gradient, piece in zip(gradients, pieces[:-1], strict=True):
+        gradient.copy_(piece.view_as(gradient))
+    return [float(number) for number in pieces[-1]]
+
+
+def steps(run: Run, songs: Songs, budget: float) -> Iterator[tuple[float, float]]:
+    """Train until the budget (seconds) is used; yield progress and loss of every step."""
+    clock = time.monotonic() - run.elapsed
+    progress = 0.0
+    while progress < 1.0:
+        targets = songs.batch()
+        with torch.autocast("cpu", torch.bfloat16):
+            estimates = run.network(targets.sum(1))
+        loss = log_l1(estimates.float(), targets)
+        loss.backward()
+        run.elapsed = time.monotonic() - clock
+        # All processes must agree on the schedule, so the clock is averaged too.
+        progress, value = shared_mean(run.network, [run.elapsed / budget, loss.item()])
+        if not math.isfinite(value):
+            raise SystemExit(f"The loss is {value} at step {run.steps}: stopped.")
+        nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+        run.optimizer.step(progress)
+        run.average.update_parameters(run.network)
+        run.steps += 1
+        yield progress, value
+
+
+def train(rank: int, options: argparse.Namespace) -> None:
+    """Run one of the training processes."""
+    torch.set_num_threads(1)
+    store = f"file://{(options.run / 'rendezvous').resolve()}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=options.processes)
+    run = Run(options.run, options.seed)
+    songs = Songs(options.data / "train", options.seed + 1000 * run.steps + rank)
+    saved, started, losses = run.elapsed, run.steps, []
+    for progress, loss in steps(run, songs, 60.0 * options.minutes):
+        losses.append(loss)
+        if rank == 0 and run.steps % 20 == 0:
+            seen = (run.steps - started) * options.processes * BATCH * SECONDS
+            print(
+                f"step {run.steps} {progress:.1%} {run.elapsed:.0f} s loss {np.mean(losses):.4f} "
+                f"{len(songs.songs)} songs {seen:.0f} audio-seconds",
+                flush=True,
+            )
+            losses.clear()
+        if run.elapsed - saved > 60.0 * options.save_every or progress >= 1.0:
+            saved = run.elapsed
+            songs.rescan()
+            if rank == 0:
+                run.save()
+    dist.destroy_process_group()
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the averaged weights as float16 safetensors under their public names."""
+    state = torch.load(options.run / "checkpoint.pt", weights_only=True)
+    run = Run(options.run / "nothing", 0)
+    run.average.load_state_dict(state["average"])
+    weights = {
+        name: tensor.detach().to(torch.float16).contiguous()
+        for name, tensor in run.average.module.state_dict().items()
+    }
+    part = options.weights.with_suffix(".part")
+    save_file(weights, part, metadata={"format": "pt", "steps": str(state["steps"])})
+    part.rename(options.weights)
+    print(
+        f"{options.weights}: {options.weights.stat().st_size / 1e6:.1f} MB, {state['steps']} steps"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = root.add_subparsers(required=True)
+    one = commands.add_parser("train", help="train on DATA/train, keep the state in RUN")
+    one.add_argument("data", type=Path)
+    one.add_argument("run", type=Path)
+    one.add_argument("--minutes", type=float, default=80.0, help="budget of the whole run")
+    one.add_argument("--processes", type=int, default=os.cpu_count())
+    one.add_argument("--save-every", type=float, default=4.0, help="minutes between checkpoints")
+    one.add_argument("--seed", type=int, default=0)
+    one.set_defaults(work=launch)
+    two = commands.add_parser("export", help="write the weights of RUN")
+    two.add_argument("run", type=Path)
+    two.add_argument("weights", type=Path)
+    two.set_defaults(work=export)
+    return root
+
+
+def launch(options: argparse.Namespace) -> None:
+    options.run.mkdir(parents=True, exist_ok=True)
+    (options.run / "rendezvous").unlink(missing_ok=True)
+    # Keep freed blocks: handing hundreds of megabytes back to the system and asking for them
+    # again at every layer costs as much as computing with them.
+    os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 36))
+    mp.spawn(train, args=(options,), nprocs=options.processes)
+
+
+def main() -> None:
+    options = parser().parse_args()
+    options.work(options)
+
+
+if __name__ == "__main__":
+    main()
