@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from separator.adapt import Adapter, checked, pair_channels
 from separator.audio.layout import Layout
@@ -121,7 +121,7 @@ class Separator:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.plan = Plan(
-            round((segment or self.card.segment) * self.card.sample_rate),
+            round((self.card.segment if segment is None else segment) * self.card.sample_rate),
             self.card.overlap if overlap is None else overlap,
             batch_size,
             shifts,
@@ -379,3 +379,14 @@ class Separator:
             seconds=time.perf_counter() - began,
             network_seconds=stream.network_seconds,
         )
+
+
+def load_model(name: str, *, offline: bool = False) -> nn.Module:
+    """Load the network of a model alone, in float32 on the CPU.
+
+    Shape: `(batch, channels, time) -> (batch, stems, channels, time)`.
+
+    Raises:
+        ModelError: Unknown model, or weights that are missing, damaged or don't fit.
+    """
+    return load_network(find_card(name), offline=offline)

@@ -1,0 +1,77 @@
+"""The command line, the only part that prints or exits.
+
+Results go to stdout, messages to stderr. Exit codes: 0 all done, 1 something failed, 2 wrong usage,
+130 interrupted. What a command needs is imported inside it, so that `--help` answers at once.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from separator import __version__
+from separator.cli.console import error, message
+from separator.cli.info import info
+from separator.cli.models import models_app
+from separator.cli.separate import SeparateCommand, separate
+from separator.errors import Cancelled, ConfigError, SeparatorError
+
+
+class Commands(TyperGroup):
+    """End every foreseen error in one line and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, Cancelled) as cause:
+            message("Interrupted.")
+            raise typer.Exit(130) from cause
+        except SeparatorError as cause:
+            error(str(cause))
+            raise typer.Exit(2 if isinstance(cause, ConfigError) else 1) from cause
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="separator",
+    help="Separate recorded songs into stems: vocals, drums, bass and the rest.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(cls=SeparateCommand, no_args_is_help=True)(separate)
+app.add_typer(models_app, name="models")
+app.command()(info)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"separator {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show it.")
+    ] = False,
+) -> None:
+    """Separate recorded songs into stems: vocals, drums, bass and the rest."""
+
+
+def main() -> None:
+    """Run the program."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
+    try:
+        app()
+    except BrokenPipeError:  # the reader of our output has gone, as in `separator models | head`
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

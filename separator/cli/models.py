@@ -1,0 +1,189 @@
+"""`separator models`: what there is, what it is worth, and how to get it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from separator.cli.console import console, line, message, printable, show, table
+
+if TYPE_CHECKING:
+    from separator.cards import Card
+
+models_app = typer.Typer(
+    help="List the models that can be used; also: show, download and add one.",
+    invoke_without_command=True,
+)
+
+
+@models_app.callback()
+def models(
+    ctx: typer.Context,
+    search: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Only those whose card says this.")
+    ] = None,
+    stem: Annotated[str | None, typer.Option(help="Only those with this stem.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Only those with this in their licence.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
+) -> None:
+    """List the models that can be used; also: show, download and add one."""
+    if ctx.invoked_subcommand:
+        return
+    from separator.zoo import list_cards
+
+    cards = [card for card in list_cards() if _matches(card, search, stem, licence)]
+    if as_json:
+        line(json.dumps([_as_dict(card) for card in cards], indent=2))
+        return
+    rows = table("Model", "Stems", "Size", "Licence", "Weights", "Best score")
+    for card in cards:
+        size = _megabytes(card)
+        rows.add_row(card.name, _stems(card), size, card.licence, _place(card), _best(card, stem))
+    show(rows)
+    if not cards:
+        message("No model is like that; `separator models` lists all.")
+
+
+@models_app.command("show")
+def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) -> None:
+    """Show all that the card of a model says."""
+    from separator.zoo import find_card, local_path
+
+    card = find_card(name)
+    fields = {
+        "name": card.name,
+        "about": card.description,
+        "stems": _stems(card),
+        "network": f"{card.network}, {card.sample_rate} Hz, {card.channels} channels",
+        "segment": f"{card.segment:g} s, overlap {card.overlap:g}",
+        "weights": f"{_megabytes(card)}, {_place(card)}: {local_path(card)}",
+        "sha256": card.weights.sha256,
+        "from": ", ".join(card.weights.urls) or card.source,
+        "licence": card.licence,
+        "trained on": card.training_data,
+        "note": card.note,
+        "card": card.path,
+    }
+    rows = table("", "")
+    rows.show_header = False
+    for key, value in fields.items():
+        if value:
+            rows.add_row(key, printable(value))
+    for score in card.scores:
+        values = ", ".join(f"{stem} {value:.2f} dB" for stem, value in score.values.items())
+        rows.add_row("score", f"{values} ({score.definition}, {score.dataset}; {score.source})")
+    show(rows)
+
+
+@models_app.command()
+def download(names: Annotated[list[str], typer.Argument(help="Names of models.")]) -> None:
+    """Fetch the weights of models, verified; their licences are shown first."""
+    from separator.zoo import find_card, is_available, local_path
+
+    cards = [find_card(name) for name in names]
+    for card in cards:
+        if is_available(card):
+            message(f"{card.name}: here already.")
+        fetch_weights(card)
+        line(local_path(card))
+
+
+@models_app.command()
+def add(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pt, .pth, .safetensors.")],
+    config: Annotated[Path, typer.Argument(help="The YAML file that belongs to them.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the model; from the checkpoint's unless given.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the weights beside the card.")] = False,
+) -> None:
+    """Add a community checkpoint in the format of Music-Source-Separation-Training."""
+    from separator.zoo import add_model
+
+    card = add_model(checkpoint, config, name=name, copy=copy)
+    message(f"Added '{card.name}' ({card.network}): {_stems(card)}.")
+    message(f"Use it with: separator separate song.mp3 -o stems --model {card.name}")
+    line(card.path)
+
+
+def fetch_weights(card: "Card", *, offline: bool = False, quiet: bool = False) -> None:
+    """Get the weights of a model, if they are not here, with its licence and a bar."""
+    from separator.downloads import megabytes
+    from separator.zoo import is_available, is_offline, weights_path
+
+    if card.bundled or is_available(card) or offline or is_offline():
+        weights_path(card, offline=offline)
+        return
+    if not quiet:
+        size = megabytes(card.weights.bytes)
+        message(f"{card.name}: downloading {size} from {card.weights.urls[0]}")
+        message(f"{card.name}: licence of the weights: {card.licence}")
+    if quiet or not sys.stderr.isatty():
+        weights_path(card)
+        return
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(card.name, total=card.weights.bytes)
+        weights_path(card, progress=lambda done, total: bars.update(bar, completed=done))
+
+
+def _matches(card: "Card", search: str | None, stem: str | None, licence: str | None) -> bool:
+    text = " ".join((card.name, card.description, card.network, *card.stems)).lower()
+    return (
+        (search is None or search.lower() in text)
+        and (
+            stem is None or stem.lower() in {_.lower() for _ in (*card.stems, card.residual or "")}
+        )
+        and (licence is None or licence.lower() in card.licence.lower())
+    )
+
+
+def _as_dict(card: "Card") -> dict[str, Any]:
+    from separator.zoo import is_available, local_path
+
+    data: dict[str, Any] = card.model_dump(mode="json")
+    return {**data, "available": is_available(card), "path": str(local_path(card))}
+
+
+def _stems(card: "Card") -> str:
+    return ", ".join([*card.stems, *([f"({card.residual})"] if card.residual else [])])
+
+
+def _megabytes(card: "Card") -> str:
+    from separator.downloads import megabytes
+
+    return megabytes(card.weights.bytes)
+
+
+def _place(card: "Card") -> str:
+    from separator.zoo import is_available
+
+    if card.bundled:
+        return "bundled" if is_available(card) else "missing"
+    return "downloaded" if is_available(card) else "to download"
+
+
+def _best(card: "Card", stem: str | None) -> str:
+    """Name the best score of a stem, or of any, and what it means."""
+    scores = [
+        (value, name, score)
+        for score in card.scores
+        for name, value in score.values.items()
+        if stem is None or name.lower() == stem.lower()
+    ]
+    if not scores:
+        return ""
+    value, name, score = max(scores, key=lambda item: item[0])
+    return f"{name} {value:.2f} dB ({score.definition}, {score.dataset})"

@@ -1,0 +1,312 @@
+"""`separator separate`: songs go in, their stems come out."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from separator.cli import values
+from separator.cli.console import message
+from separator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from separator.api import Separator
+    from separator.batch import Options
+    from separator.cards import Card
+
+_WANTED, _QUALITY, _FILES, _RUN = "What comes out", "Quality", "Files", "How it runs"
+
+
+class SeparateCommand(TyperCommand):
+    """Let `--residual` stand alone or before a name.
+
+    The next word is its name unless it is an option, or a file or folder that exists.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write a lone `--residual` as `--residual=`."""
+        args = list(args)
+        for i, word in enumerate(args):
+            following = args[i + 1] if i + 1 < len(args) else "-"
+            if word == "--residual" and (following.startswith("-") or os.path.exists(following)):  # noqa: PTH110
+                args[i] = "--residual="
+        return super().parse_args(ctx, args)
+
+
+def separate(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUTS...", help="Songs, and folders of songs.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the stems.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Name of a model; `separator models` lists them.")
+    ] = "pocket",
+    stems: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Only these stems.", rich_help_panel=_WANTED),
+    ] = None,
+    residual: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[NAME]",
+            help="Also the mixture minus the chosen stems.",
+            rich_help_panel=_WANTED,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin here: seconds or mm:ss.", rich_help_panel=_WANTED),
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Separate so much: seconds or mm:ss.", rich_help_panel=_WANTED
+        ),
+    ] = None,
+    audio_format: Annotated[
+        str,
+        typer.Option("--format", help="wav, flac, mp3, ogg, opus or m4a.", rich_help_panel=_WANTED),
+    ] = "wav",
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            help="16, 24 or 32 (float); as in the song unless given.", rich_help_panel=_WANTED
+        ),
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a segment that the next one covers again, from 0 to below 1.",
+            rich_help_panel=_QUALITY,
+        ),
+    ] = None,
+    segment: Annotated[
+        float | None,
+        typer.Option(help="Length of a segment in seconds.", rich_help_panel=_QUALITY),
+    ] = None,
+    shifts: Annotated[
+        int,
+        typer.Option(
+            help="Average over so many placements of the segments.", rich_help_panel=_QUALITY
+        ),
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the placements.", rich_help_panel=_QUALITY)] = 0,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Average over variants of the song: swap (of channels), polarity.",
+            rich_help_panel=_QUALITY,
+        ),
+    ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            help="Names of the files: {track}, {stem}, {ext}, {model}.", rich_help_panel=_FILES
+        ),
+    ] = "{track}/{stem}.{ext}",
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Make what is missing.", rich_help_panel=_FILES)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=_FILES)
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a report as JSON.", rich_help_panel=_FILES),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_FILES),
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_RUN),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_RUN),
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Segments at once.", rich_help_panel=_RUN)] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Songs side by side.", rich_help_panel=_RUN)] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads for each song.", rich_help_panel=_RUN),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never download.", rich_help_panel=_RUN)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print failures only.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Separate songs into stems.
+
+    Give files of any name and format, and folders, which are searched to the bottom.
+    A file that fails does not stop the others.
+    The stems keep the song's rate, length, channels and tags.
+    """
+    from separator.batch import Options, plan, run
+    from separator.cli.display import Display, show_plan
+    from separator.tracks import find_audio
+
+    card = _card(model)
+    chosen = values.words(stems) or card.stems
+    options = Options(
+        output=output,
+        stems=chosen,
+        residual=_residual(residual, card, chosen),
+        start=values.seconds(start, "--start") or 0.0,
+        duration=values.seconds(duration, "--duration"),
+        audio_format=audio_format.lower().removeprefix("."),
+        bit_depth=bit_depth,
+        template=template,
+        existing=_existing(skip_existing, overwrite),
+    )
+    augmentations = values.words(augment)
+    _check(inputs, options, card, augmentations)
+    tracks = find_audio([Path(text) for text in inputs], output=output)
+    todo = plan(tracks, options, model=card.name, known=card.stems)
+    if dry_run:
+        raise typer.Exit(show_plan(todo))
+    _check_folders(output, report)
+    separator = _load(
+        card,
+        quiet=quiet,
+        device=device,
+        precision=precision,
+        segment=segment,
+        overlap=overlap,
+        batch_size=batch_size,
+        shifts=shifts,
+        seed=seed,
+        augmentations=augmentations,
+        offline=offline,
+    )
+    _set_threads(threads, jobs)
+    with _stoppable(), Display(len(todo), quiet=quiet) as display:
+        result = run(todo, separator, options, workers=jobs, on_event=display)
+    display.finish(result)
+    if report:
+        result.write(report)
+    if result.count("cancelled"):
+        raise typer.Exit(130)
+    raise typer.Exit(1 if result.count("failed") else 0)
+
+
+def _card(name: str) -> "Card":
+    """Find the model; not to know it is wrong usage, which a damaged one is not."""
+    from separator.errors import ModelError
+    from separator.zoo import find_card
+
+    try:
+        return find_card(name)
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _residual(given: str | None, card: "Card", stems: Sequence[str]) -> str | None:
+    """Return the name of the residual: the given one, the model's own, or what fits."""
+    if given is None or given:
+        return given
+    if set(stems) == {"vocals"}:
+        return "instrumental"
+    return card.residual or "residual"
+
+
+def _existing(skip: bool, overwrite: bool) -> Any:
+    if skip and overwrite:
+        raise ConfigError("--skip-existing and --overwrite exclude each other; choose one.")
+    return "skip" if skip else "overwrite" if overwrite else "refuse"
+
+
+def _check(
+    inputs: Sequence[str], options: "Options", card: "Card", augmentations: Sequence[str]
+) -> None:
+    """Refuse wrong values before any work is done."""
+    from separator.audio import output_format
+    from separator.inference import AUGMENTATIONS
+    from separator.naming import output_names
+
+    if not all(inputs):
+        raise ConfigError("An input is an empty name; name files or folders.")
+    output_names(card.name, card.stems, options.stems, options.residual)
+    depths = output_format(options.audio_format).codecs
+    if options.bit_depth is not None and options.bit_depth not in depths:
+        allowed = ", ".join(str(depth) for depth in depths if depth) or "none, it is lossy"
+        raise ConfigError(
+            f"--bit-depth is {options.bit_depth}; {options.audio_format} allows: {allowed}."
+        )
+    if options.duration == 0:
+        raise ConfigError("--duration is 0; allowed: more than 0 seconds.")
+    for name in augmentations:
+        values.one_of(name, AUGMENTATIONS, "--augment")
+
+
+def _check_folders(output: Path, report: Path | None) -> None:
+    """Make the folders, so that a mistake shows now and not after hours of work.
+
+    Raises:
+        ConfigError: One can't be made or written to.
+    """
+    for folder in [output, *([report.parent] if report else [])]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = "there is a file of this name" if folder.exists() else error.strerror
+            raise ConfigError(
+                f"The folder '{folder}' can't be made: {reason}. Choose another one."
+            ) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"The folder '{folder}' can't be written to. Choose another one.")
+    if report and report.is_dir():
+        raise ConfigError(f"--report is '{report}', a folder; name a file.")
+
+
+def _load(card: "Card", *, quiet: bool, offline: bool, **settings: Any) -> "Separator":
+    """Load the model, downloaded if need be, and say what a user ought to know of it."""
+    from separator.api import Separator
+    from separator.cli.models import fetch_weights
+
+    fetch_weights(card, offline=offline, quiet=quiet)
+    separator = Separator(card, offline=offline, **settings)
+    note = card.note
+    if note is None and "synthetic" in card.training_data.lower():
+        note = f"trained on: {card.training_data}"
+    if note and not quiet:
+        message(f"{card.name}: {note}")
+    return separator
+
+
+def _set_threads(threads: int | None, jobs: int) -> None:
+    import torch
+
+    if threads or jobs > 1:
+        torch.set_num_threads(threads or max(1, torch.get_num_threads() // jobs))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt, and tell that stopping may take a moment."""
+
+    def stop(number: int, frame: object) -> None:
+        message("Stopping at the end of the segments at work ...")
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,131 @@
+"""Find the files to separate, and give each a name that no other has.
+
+    song.mp3                  -> song
+    album/ with 01.mp3 and
+      live/01.mp3, live/01.wav -> 01, live/01.mp3, live/01.wav
+    a/song.mp3 b/song.mp3     -> a/song, b/song
+
+Names are names, not patterns: brackets and stars stand for themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from separator.audio import AUDIO_EXTENSIONS, is_audio_path
+
+
+@dataclass(frozen=True)
+class Track:
+    """A file to separate.
+
+    Attributes:
+        path: The file.
+        track: Its name in templates: unlike every other track's, without extension unless that
+            is all that tells it from a neighbour; with its folders, where a folder was searched.
+        named: Whether the file itself was given, rather than found in a folder.
+        problem: Why there is nothing to separate; there is no name then.
+    """
+
+    path: Path
+    track: str
+    named: bool = True
+    problem: str | None = None
+
+
+def find_audio(inputs: Iterable[Path], *, output: Path | None = None) -> list[Track]:
+    """Find the files to separate, and give each a name that no other has.
+
+    A file is taken whatever it is called; folders are searched for the extensions that can be
+    read, down to the last folder, hidden files left out. Names are names, not patterns. What is
+    missing or holds no audio becomes a track with a problem.
+
+    Args:
+        inputs: Files and folders, in the order in which they shall be separated.
+        output: A folder that is not searched, for it holds results.
+    """
+    found: dict[Path, Track] = {}
+    for given in inputs:
+        tracks = [Track(given, given.stem if is_audio_path(given) else given.name)]
+        if os.path.isdir(given):  # noqa: PTH112 - never raises
+            tracks = _search(given, output)
+        for track in tracks:
+            found.setdefault(_place(track.path), track)
+    return _distinguish(list(found.values()))
+
+
+def _search(folder: Path, output: Path | None) -> list[Track]:
+    """Return the audio in a folder and below; folders that links lead to are searched once."""
+    tracks: list[Track] = []
+    errors: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=errors.append):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below = (name for name in sorted(folders) if not name.startswith("."))
+        folders[:] = [name for name in below if not _same(Path(place, name), output)]
+        for path in sorted(Path(place, name) for name in files):
+            if is_audio_path(path):
+                name = path.relative_to(folder).with_suffix("").as_posix()
+                tracks.append(Track(path, name, named=False))
+    for error in errors:
+        reason = (error.strerror or str(error)).lower()
+        problem = f"The folder '{error.filename}' can't be searched: {reason}."
+        tracks.append(Track(Path(error.filename), "", problem=problem))
+    if not tracks:
+        problem = f"'{folder}' holds no audio; looked for {', '.join(sorted(AUDIO_EXTENSIONS))}."
+        tracks.append(Track(folder, "", problem=problem))
+    return tracks
+
+
+def _distinguish(tracks: list[Track]) -> list[Track]:
+    """Lengthen the names that several tracks share: by a parent folder, or by the extension."""
+    while True:
+        groups: dict[str, list[Track]] = defaultdict(list)
+        for track in tracks:
+            if not track.problem:
+                groups[_fold(track.track)].append(track)
+        longer = [_lengthen(track, groups[_fold(track.track)]) for track in tracks]
+        if longer == tracks:
+            return tracks
+        tracks = longer
+
+
+def _lengthen(track: Track, group: Sequence[Track]) -> Track:
+    """Return the track with a longer name if others in the group share it."""
+    if track.problem or len(group) == 1:
+        return track
+    path = _place(track.path)
+    name = PurePosixPath(track.track)
+    if len({_fold(_place(other.path.with_suffix(""))) for other in group}) == 1:
+        return replace(track, track=str(name.with_name(path.name)))
+    parents = path.parts[1:-1]  # without the root
+    depth = len(name.parts) - 1
+    return replace(track, track=str(PurePosixPath(*parents[-depth - 1 :], name.name)))
+
+
+def _fold(name: str | Path) -> str:
+    """Make names equal that some file systems take for one."""
+    return unicodedata.normalize("NFC", str(name)).casefold()
+
+
+def identity(path: Path) -> str:
+    """Return a text that is the same for all paths of one file."""
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _same(path: Path, other: Path | None) -> bool:
+    return other is not None and identity(path) == identity(other)
+
+
+def _place(path: Path) -> Path:
+    """Return the absolute path; a link to a file is a file of its own."""
+    return Path(os.path.realpath(path.parent)) / path.name
