@@ -3,6 +3,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import mutagen.apev2
 import mutagen.mp4
 import numpy as np
 import pytest
@@ -187,7 +188,35 @@ def test_truncated_files_are_read_as_far_as_they_go(song, name, options):
     assert reader.truncation is not None
     assert reader.truncation.expected == signal.shape[1]
     assert reader.truncation.decoded == part.shape[1]
-    assert reader.truncation.message == f"ends after {part.shape[1] / RATE:.1f} s of 3.0 s"
+    assert f"{part.shape[1] / RATE:.1f} s of 3.0 s" in reader.truncation.message
+
+
+def test_a_flac_damaged_in_the_middle_loses_only_that_part(song):
+    path = song("s.flac", make_signal(3 * RATE), bit_depth=16)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    path.write_bytes(data)
+    with open_audio(path) as reader:
+        decoded = sum(block.shape[1] for block in reader)
+    assert 2 * RATE < decoded < 3 * RATE
+    assert reader.truncation is not None
+    assert "can be decoded" in reader.truncation.message
+
+
+@pytest.mark.parametrize("xing", ["0", "1"])
+def test_tags_behind_an_mp3_are_no_damage(tmp_path, xing):
+    path = mux(tmp_path / "s.mp3", "libmp3lame", [make_signal(RATE)], write_xing=xing)
+    before = read_all(path)
+    tags = mutagen.apev2.APEv2()
+    tags["Artist"] = "Somebody" * 100
+    tags.save(path)
+    with path.open("ab") as file:
+        file.write(b"TAG" + b"Song".ljust(125, b"\0"))
+    with open_audio(path) as reader:
+        after = np.concatenate(list(reader), axis=1)
+    np.testing.assert_array_equal(after, before)
+    assert reader.truncation is None
 
 
 @pytest.mark.parametrize(("container", "subtype"), [("RF64", "PCM_16"), ("AIFF", "PCM_24")])

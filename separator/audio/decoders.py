@@ -8,6 +8,7 @@ are shorter than a few pages.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -70,6 +71,16 @@ def open_decoder(path: Path, stream: int = 0) -> Decoder:
         ) from error
 
 
+class _Source(io.BufferedReader):
+    """A file in which damaged headers may ask for impossible positions."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return -1  # what FFmpeg understands; an exception would be printed
+
+
 class FFmpegDecoder:
     """Decode by FFmpeg: nearly every audio or video format."""
 
@@ -81,7 +92,7 @@ class FFmpegDecoder:
         self.limit = self._stated_length()
 
     def _open(self) -> None:
-        self._file = self._path.open("rb")
+        self._file = _Source(io.FileIO(self._path))
         try:
             self._container: InputContainer = av.open(
                 self._file, "r", options=_OPTIONS, metadata_errors="replace"
@@ -105,9 +116,10 @@ class FFmpegDecoder:
         for other in self._container.streams:
             if other is not selected:
                 other.discard = Discard.all
-        context = selected.codec_context
-        if not context.sample_rate or not context.layout.nb_channels:
-            raise AudioError(f"'{self._path}' has an audio stream without a rate or channels.")
+        # there is no context for a codec that FFmpeg doesn't know
+        context: av.AudioCodecContext | None = selected.codec_context
+        if context is None or not context.sample_rate or not context.layout.nb_channels:
+            raise AudioError(f"'{self._path}' has an audio stream of an unknown kind.")
         return selected
 
     def _describe(self) -> AudioInfo:
@@ -146,6 +158,8 @@ class FFmpegDecoder:
         if self._format == "wav" and (samples := headers.wav_samples(self._path)) is not None:
             return samples
         timed = self._stream.duration is not None and self._exact and self._format != "aac"
+        if self._format == "ogg" and not headers.ogg_ended(self._path):
+            return None
         if not timed or (self._format == "mp3" and not headers.mp3_states_length(self._path)):
             return None
         if (length := self._stated_length()) is not None:
@@ -214,8 +228,8 @@ class FFmpegDecoder:
                 yield from packet.decode()
             except StopIteration:
                 return
-            except av.error.InvalidDataError:
-                self.damaged += 1
+            except av.error.FFmpegError:
+                self.damaged += 1  # the next packet may be whole; a failed demuxer stops
 
     def _check(self, frame: av.AudioFrame) -> None:
         info = self.info

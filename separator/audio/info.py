@@ -51,11 +51,15 @@ def truncation(
     # Encoders of lossy formats disagree about a frame or two at the end.
     tolerance = 0 if info.bit_depth else round(0.1 * info.sample_rate)
     seconds = decoded / info.sample_rate
-    if info.samples is not None and decoded < info.samples - tolerance:
+    if info.samples is not None and decoded >= info.samples - tolerance:
+        return None
+    if info.samples is not None:
         whole = info.samples / info.sample_rate
-        return Truncation(info.samples, decoded, f"ends after {seconds:.1f} s of {whole:.1f} s")
-    if info.samples is None and info.streams == 1 and (info.duration or 0) > seconds + 1:
-        message = f"ends after {seconds:.1f} s of about {info.duration:.1f} s"
+        places = 1 if whole - seconds > 0.1 else 4
+        message = f"only {seconds:.{places}f} s of {whole:.{places}f} s can be decoded"
+        return Truncation(info.samples, decoded, message)
+    if info.streams == 1 and (info.duration or 0) > seconds + 1:
+        message = f"only {seconds:.1f} s of about {info.duration:.1f} s can be decoded"
     elif not ended:
         message = f"is cut off after {seconds:.1f} s; it doesn't say how much is missing"
     elif damaged:
