@@ -213,30 +213,26 @@ class BandMasks(PerBand):
     def __init__(self, sizes: Sequence[int], dim: int, *, hidden: int, layers: int) -> None:
         super().__init__(sizes)
         self.layers = layers
-        inputs = [dim] + [hidden] * (layers - 1)
-        for layer, before in enumerate(inputs[:-1]):
-            self.stack("hidden", layer, len(sizes), before, hidden)
         for run, (_, count, size) in enumerate(self.runs):
-            self.stack("output", run, count, inputs[-1], 2 * size)
+            features = [dim, *[hidden] * (layers - 1), 2 * size]
+            for layer, (inputs, outputs) in enumerate(pairwise(features)):
+                self.stack(f"layer{layer}", run, count, inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mask values of every band."""
-        for layer in range(self.layers - 1):
-            x = band_linear(x, *self.stacked("hidden", layer)).tanh()
-        pieces = x.split([count for _, count, _ in self.runs])
-        masks = [
-            F.glu(band_linear(piece, *self.stacked("output", run)), dim=-1)
-            for run, piece in enumerate(pieces)
-        ]
-        return torch.cat([mask.transpose(0, 1).flatten(1) for mask in masks], dim=-1)
+        masks = []
+        for run, band in enumerate(x.split([count for _, count, _ in self.runs])):
+            for layer in range(self.layers - 1):
+                band = band_linear(band, *self.stacked(f"layer{layer}", run)).tanh()
+            band = band_linear(band, *self.stacked(f"layer{self.layers - 1}", run))
+            masks.append(F.glu(band, dim=-1).transpose(0, 1).flatten(1))
+        return torch.cat(masks, dim=-1)
 
     def entries(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the public keys `to_freqs.B.0.{0,2,...}.{weight,bias}`."""
         for run, (first, count, _) in enumerate(self.runs):
-            for band in range(first, first + count):
-                for layer in range(self.layers):
-                    last = layer == self.layers - 1
-                    stacked = self.stacked("output", run) if last else self.stacked("hidden", layer)
-                    for name, parameter in zip(("weight", "bias"), stacked, strict=True):
-                        view = parameter[band - first if last else band]
-                        yield f"to_freqs.{band}.0.{2 * layer}.{name}", view
+            for layer in range(self.layers):
+                weight, bias = self.stacked(f"layer{layer}", run)
+                for i in range(count):
+                    yield f"to_freqs.{first + i}.0.{2 * layer}.weight", weight[i]
+                    yield f"to_freqs.{first + i}.0.{2 * layer}.bias", bias[i]

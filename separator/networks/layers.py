@@ -4,11 +4,16 @@ Parameter names follow the public RoFormer checkpoints, so the containers (`net`
 the weights where those files expect them, while `forward` is free to compute faster.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+#: Features of the tokens that inference on a processor transforms at a time; see `by_sequences`.
+CACHED_FEATURES = 2**19
+CACHED_SCORES = 2**20
 
 
 class RMSNorm(nn.Module):
@@ -26,9 +31,12 @@ class RMSNorm(nn.Module):
         """Normalize `(..., dim)` over its last dimension."""
         return unit(x) * (self.gamma * self.scale)
 
-    def into(self, linear: nn.Linear) -> Tensor:
-        """Return the weight with which `linear(norm(x))` is `unit(x) @ weight.T + bias`."""
-        return linear.weight * (self.gamma * self.scale)
+    def then(self, linear: nn.Linear, units: Tensor) -> Tensor:
+        """Return `linear(norm(x))` given `unit(x)`.
+
+        The gain joins the weight, which is smaller than the features and one pass less.
+        """
+        return F.linear(units, linear.weight * (self.gamma * self.scale), linear.bias)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -66,7 +74,27 @@ class RotaryEmbedding(nn.Module):
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotate the pairs of neighbouring features of `(..., dim)` by complex `(..., dim / 2)`."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+    turned = torch.view_as_real(pairs * rotation).flatten(-2)
+    return turned.to(x.dtype, memory_format=torch.contiguous_format)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
+    """Return `softmax(query @ key.T) @ value` over `(sequences, heads, length, dim_head)`.
+
+    The fused kernel that torch has for processors gains nothing from bfloat16, and its gradient
+    is several times slower than that of two plain products.
+    """
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
+    pieces = [
+        x.split(max(1, CACHED_SCORES // query[0, ..., 0].numel() // query.shape[2]))
+        for x in (query, key, value)
+    ]
+    out = []
+    for q, k, v in zip(*pieces, strict=True):
+        weights = torch.softmax(q @ k.mT, dim=-1, dtype=torch.float32).to(v.dtype)
+        out.append(F.dropout(weights, dropout) @ v)
+    return torch.cat(out)
 
 
 class Attention(nn.Module):
@@ -76,6 +104,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = heads * dim_head
         self.heads = heads
+        self.scale = dim_head**-0.5
         self.dropout = dropout
         self.rotary_embed = RotaryEmbedding(dim_head)
         self.norm = RMSNorm(dim)
@@ -86,19 +115,19 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (without the residual) of `(sequences, length, dim)`."""
         x = unit(x)
-        qkv = F.linear(x, self.norm.into(self.to_qkv)).unflatten(-1, (3, self.heads, -1))
-        qk, value = qkv[:, :, :2], qkv[:, :, 2]
-        rotation = self.rotary_embed(x.shape[1])[:, None, None]
-        query, key = rotate(qk, rotation).unbind(2)  # (sequences, length, heads, dim_head)
-        out = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            dropout_p=self.dropout if self.training else 0.0,
-        ).transpose(1, 2)
-        gates = F.linear(x, self.norm.into(self.to_gates), self.to_gates.bias).sigmoid()
-        update: Tensor = self.to_out((out * gates.unsqueeze(-1)).flatten(2))
+        qkv = self.norm.then(self.to_qkv, x).unflatten(-1, (3, self.heads, -1))
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, sequences, heads, length, dim_head)
+        query, key = rotate(qkv[:2], self.rotations(x.shape[1]))
+        out = attend(query, key, qkv[2], self.dropout if self.training else 0.0)
+        gates = self.norm.then(self.to_gates, x).sigmoid()
+        out = out.transpose(1, 2) * gates.unsqueeze(-1)  # (sequences, length, heads, dim_head)
+        update: Tensor = self.to_out(out.flatten(2))
         return update
+
+    def rotations(self, length: int) -> Tensor:
+        """Return the rotations of queries, which scale the scores too, and of keys."""
+        rotation = self.rotary_embed(length)
+        return torch.stack([rotation * self.scale, rotation])[:, None, None]
 
 
 class FeedForward(nn.Module):
@@ -117,8 +146,11 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (without the residual) of `(..., dim)`."""
-        update: Tensor = self.net(x)
-        return update
+        norm, first, *rest = self.net
+        x = norm.then(first, unit(x))
+        for layer in rest:
+            x = layer(x)
+        return x
 
 
 class Transformer(nn.Module):
@@ -150,11 +182,30 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform `(sequences, length, dim)`."""
+        return by_sequences(self.transform, x)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Transform all sequences at once."""
         for block in self.layers:
             attention, feed_forward = block.children()
             x = x + attention(x)
             x = x + feed_forward(x)
         return x if self.norm is None else self.norm(x)
+
+
+def by_sequences(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function of independent sequences to as many at a time as stay in the cache.
+
+    On a processor memory is the bottleneck of all but the matrix products, so inference takes
+    `(sequences, length, dim)` in pieces. With gradients, or on an accelerator, it is one call.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return function(x)
+    out = torch.empty_like(x)
+    sequences = max(1, CACHED_FEATURES // x[0].numel())
+    for source, result in zip(x.split(sequences), out.split(sequences), strict=True):
+        result.copy_(function(source.contiguous()))
+    return out
 
 
 def hide_prefix(module: nn.Module, inner: str) -> None:
