@@ -153,7 +153,7 @@ def vowel_envelope(vowel: str, singer: Singer) -> Audio:
 
 def _hiss_envelope(centre: float, width: float) -> Audio:
     octaves = np.log(np.maximum(FREQUENCIES, 20.0) / centre)
-    return np.exp(-0.5 * (octaves / width) ** 2).astype(np.float32)
+    return np.asarray(np.exp(-0.5 * (octaves / width) ** 2), dtype=np.float32)
 
 
 def sung_vowels(singer: Singer, notes: tuple[Note, ...], length: int, rng: Generator) -> Tract:

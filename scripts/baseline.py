@@ -1,0 +1,145 @@
+"""Compare a model with a classical baseline and with the ideal ratio mask.
+
+    python scripts/make_synthetic_musdb.py data/synthetic --train 0 --test 20
+    python scripts/baseline.py data/synthetic/test --model pocket
+
+Prints the SDR of each stem in dB, 10 log10(|s|^2 / |s - e|^2) over a whole song, as the mean over
+the songs in which the stem sounds. The baseline needs no training: harmonic-percussive separation
+for the drums, similar frames elsewhere in the song for what accompanies the voice, and a low-pass
+for the bass; what is left is "other".
+
+Reference: Fitzgerald (2010), Harmonic/percussive separation using median filtering; Rafii and
+Pardo (2012), Music/voice separation using the similarity matrix.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+
+STEMS = ("drums", "bass", "other", "vocals")
+N_FFT, HOP = 4096, 1024
+BASS_HZ, VOICE_HZ = 180.0, 150.0
+SILENT = 1e-6  # mean power under which a stem is left out of the mean
+
+Separate = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+def spectrogram(audio: np.ndarray) -> np.ndarray:
+    return librosa.stft(audio, n_fft=N_FFT, hop_length=HOP)
+
+
+def waveform(spectrum: np.ndarray, length: int) -> np.ndarray:
+    return librosa.istft(spectrum, hop_length=HOP, n_fft=N_FFT, length=length)
+
+
+def classical(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Separate `(channels, time)` into `(stems, channels, time)` without any training."""
+    spectrum = spectrogram(mixture)
+    magnitude = np.abs(spectrum).mean(axis=0)  # one mask for all channels
+    _, drums = librosa.decompose.hpss(magnitude, mask=True, margin=1.0)
+    rest = magnitude * (1.0 - drums)
+    frequencies = librosa.fft_frequencies(sr=sample_rate, n_fft=N_FFT)[:, None]
+    width = int(librosa.time_to_frames(2, sr=sample_rate, hop_length=HOP))
+    repeating = librosa.decompose.nn_filter(
+        rest, aggregate=np.median, metric="cosine", width=min(width, rest.shape[1] // 4)
+    )
+    repeating = np.minimum(rest, repeating)
+    voice = librosa.util.softmask(rest - repeating, 2.0 * repeating, power=2)
+    voice = np.where(frequencies < VOICE_HZ, 0.0, voice)
+    bass = 1.0 / (1.0 + (frequencies / BASS_HZ) ** 8) * np.ones_like(voice)
+    harmonic = 1.0 - drums
+    masks = np.stack(
+        [
+            drums,
+            harmonic * (1.0 - voice) * bass,
+            harmonic * (1.0 - voice) * (1.0 - bass),
+            harmonic * voice,
+        ]
+    )
+    return waveform(masks[:, None] * spectrum, mixture.shape[-1])
+
+
+def unseparated(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Give the mixture for every stem."""
+    return np.broadcast_to(mixture, targets.shape)
+
+
+def ideal_ratio_mask(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Mask the mixture by each stem's share of the magnitudes: an oracle."""
+    magnitudes = np.abs(spectrogram(targets))
+    masks = magnitudes / (magnitudes.sum(axis=0) + 1e-9)
+    return waveform(masks * spectrogram(mixture), mixture.shape[-1])
+
+
+def model(name: str) -> Separate:
+    """Return a trained model as a function."""
+    import torch
+
+    from separator import Separator
+
+    separator = Separator(name)
+
+    def separate(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.ndarray:
+        estimates = separator.separate(torch.from_numpy(mixture), sample_rate)
+        return np.stack([estimates[stem].numpy() for stem in STEMS])
+
+    return separate
+
+
+def sdr(targets: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+    """Return the SDR in dB of each stem, NaN where the stem is silent."""
+    power = np.square(targets, dtype=np.float64).sum(axis=(1, 2))
+    error = np.square(targets - estimates, dtype=np.float64).sum(axis=(1, 2))
+    ratio = 10.0 * np.log10(np.maximum(power, 1e-12) / np.maximum(error, 1e-12))
+    return np.where(power / targets[0].size > SILENT, ratio, np.nan)
+
+
+def read_song(folder: Path) -> tuple[np.ndarray, int]:
+    """Return the stems `(stems, channels, time)` and their sample rate."""
+    read = [soundfile.read(folder / f"{s}.wav", dtype="float32", always_2d=True) for s in STEMS]
+    return np.stack([audio.T for audio, _ in read]), read[0][1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="songs, each a folder of stems")
+    parser.add_argument("--model", action="append", default=[], help="a model to compare")
+    parser.add_argument("--songs", type=int, default=20, help="at most so many songs")
+    options = parser.parse_args()
+
+    songs = sorted(p.parent for p in options.folder.glob("*/mixture.wav"))[: options.songs]
+    if not songs:
+        raise SystemExit(f"No songs in {options.folder}: make them with make_synthetic_musdb.py.")
+    methods: dict[str, Separate] = {
+        "mixture": unseparated,
+        "HPSS + neighbours": classical,
+        "ideal ratio mask": ideal_ratio_mask,
+    }
+    methods |= {name: model(name) for name in options.model}
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    spent = dict.fromkeys(methods, 0.0)
+    seconds = 0.0
+    for song in songs:
+        targets, sample_rate = read_song(song)
+        seconds += targets.shape[-1] / sample_rate
+        for name, separate in methods.items():
+            start = time.perf_counter()
+            estimates = separate(targets.sum(axis=0), targets, sample_rate)
+            spent[name] += time.perf_counter() - start
+            scores[name].append(sdr(targets, estimates))
+
+    print(f"{len(songs)} songs, {seconds:.0f} s; SDR in dB")
+    print(f"{'':20}" + "".join(f"{stem:>9}" for stem in STEMS) + f"{'mean':>9}  s per s")
+    for name in methods:
+        means = np.nanmean(scores[name], axis=0)
+        row = "".join(f"{value:9.2f}" for value in (*means, means.mean()))
+        print(f"{name:20}{row}  {spent[name] / seconds:.3f}")
+
+
+if __name__ == "__main__":
+    main()
