@@ -1,0 +1,336 @@
+"""Cards, the search for them, and the way from a card to a network."""
+
+import hashlib
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from separator import zoo
+from separator.cards import Card, parse_card, read_card, write_card
+from separator.errors import ConfigError, ModelError
+from separator.networks import build_network
+from separator.resources import data_folder
+from separator.zoo import (
+    add_model,
+    find_card,
+    is_available,
+    list_cards,
+    load_network,
+    local_path,
+    weights_path,
+)
+
+PARAMETERS = {"dim": 8, "depth": 1, "heads": 2, "dim_head": 4}
+CARD: dict[str, Any] = {
+    "name": "tiny",
+    "description": "for the tests",
+    "network": "bs_roformer",
+    "parameters": PARAMETERS,
+    "stems": ["vocals", "other"],
+    "segment": 1,
+    "weights": {
+        "file": "tiny.safetensors",
+        "sha256": "0" * 64,
+        "bytes": 5,
+        "format": "safetensors",
+    },
+    "licence": "MIT",
+    "scores": [{"dataset": "x", "definition": "uSDR", "values": {"vocals": 3}, "source": "y"}],
+}
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's own cards and cache out of the tests."""
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SEPARATOR_OFFLINE", raising=False)
+    (tmp_path / "models").mkdir()
+
+
+def save_model(folder: Path, **changes: Any) -> tuple[Card, torch.nn.Module]:
+    """Write a card with its weights, and return both."""
+    torch.manual_seed(0)
+    network = build_network("bs_roformer", stems=("vocals", "other"), **PARAMETERS)
+    path = folder / "tiny.safetensors"
+    save_file({key: value.clone() for key, value in network.state_dict().items()}, path)
+    content = path.read_bytes()
+    found = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    card = parse_card({**CARD, "weights": {**CARD["weights"], **found}, **changes}, "tiny.yaml")
+    return read_card(write_card(card, folder)), network
+
+
+def remote(card: Card) -> Card:
+    """Return the card with an address in place of a file."""
+    weights = {**card.model_dump()["weights"], "file": None, "urls": ("http://127.0.0.1:1/w.bin",)}
+    return parse_card({**card.model_dump(), "weights": weights}, "tiny.yaml")
+
+
+# Cards
+
+
+def test_a_card_survives_writing_and_reading(tmp_path: Path) -> None:
+    card = parse_card(CARD, "tiny.yaml")
+    again = read_card(write_card(card, tmp_path))
+    assert again.model_dump() == card.model_dump()
+    assert again.bundled == tmp_path / "tiny.safetensors"
+    assert again.segment_samples == 44100
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"licens": "MIT"}, "unknown key 'licens'. Did you mean 'licence'?"),
+        ({"weights": {"sha": "x"}}, "unknown key 'weights.sha'. Did you mean 'sha256'?"),
+        ({"weights": {"sha256": "x"}}, "'weights.sha256'"),
+        ({"weights": {"file": None}}, "give either 'file' (bundled) or 'urls' (downloaded)"),
+        ({"weights": {"urls": ["http://x/y"]}}, "give either 'file' (bundled) or 'urls'"),
+        ({"weights": {"file": None, "urls": ["file:///etc/passwd"]}}, "only http and https"),
+        ({"weights": {"format": "pickle"}}, "'weights.format'"),
+        ({"scores": [{"dataset": "x", "set": 1}]}, "scores.0."),
+        ({"overlap": 1.0}, "'overlap': input should be less than 1, got 1.0"),
+        ({"segment": -1}, "'segment'"),
+        ({"segment": float("nan")}, "'segment'"),
+        ({"sample_rate": "44100"}, "'sample_rate': input should be a valid integer, got '44100'"),
+        ({"stems": []}, "'stems'"),
+        ({"stems": ["a", "../../b"]}, "'stems.1'"),
+        ({"stems": ["a", "a"]}, "need different names"),
+        ({"residual": "vocals"}, "need different names"),
+        ({"stems": "unordered"}, "no fixed order can't be run yet"),
+        ({"name": "../x"}, "'name'"),
+        ({"normalization": "peak"}, "should be 'none' or 'track'"),
+        ({"parameters": {"sample_rate": 8000}}, "field of the card itself"),
+        ({"licence": None}, "'licence'"),
+        ({"members": []}, "an ensemble"),
+    ],
+)
+def test_mistakes_in_a_card(change: dict[str, Any], message: str) -> None:
+    data = {
+        key: {**CARD.get(key, {}), **value} if key == "weights" else value
+        for key, value in {**CARD, **change}.items()
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse_card(data, "tiny.yaml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("tiny.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- a", "expected a mapping"),
+        ("", "expected a mapping"),
+        ("x: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_cards(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_card(path)
+    assert "\n" not in str(caught.value)
+
+
+# The search
+
+
+def test_cards_are_found_by_name_file_and_folder(tmp_path: Path) -> None:
+    card, _ = save_model(tmp_path / "models")
+    assert card.path is not None
+    for name in ("tiny", str(card.path), str(card.path.parent)):
+        assert find_card(name) == card
+    assert "tiny" in [found.name for found in list_cards()]
+    with pytest.raises(ModelError, match=r"Unknown model 'tyny'.*Did you mean 'tiny'\?"):
+        find_card("tyny")
+    with pytest.raises(ConfigError, match="Can't read"):
+        find_card(str(tmp_path / "nothing.yaml"))
+    with pytest.raises(ModelError, match="holds 0 cards"):
+        find_card(str(data_folder("models") / "weights"))
+
+
+def test_a_card_replaces_no_other(tmp_path: Path) -> None:
+    taken = list_cards()[0].name
+    write_card(parse_card({**CARD, "name": taken}, "x"), tmp_path / "models")
+    for search in (list_cards, lambda: find_card(taken)):
+        with pytest.raises(ConfigError, match=f"Two cards are called '{taken}'"):
+            search()
+
+
+def test_a_card_is_called_as_its_file(tmp_path: Path) -> None:
+    path = write_card(parse_card(CARD, "x"), tmp_path)
+    with pytest.raises(ConfigError, match="'name' must be the file's name, got 'tiny'"):
+        read_card(path.rename(tmp_path / "other.yaml"))
+
+
+def test_listing_models_needs_no_torch() -> None:
+    program = "import sys, separator.zoo as z; z.list_cards(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# Weights
+
+
+def test_a_network_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
+    card, network = save_model(tmp_path)
+    loaded = load_network(card)
+    mixture = torch.randn(1, 2, 5000)
+    with torch.inference_mode():
+        assert loaded(mixture).equal(network.eval()(mixture))
+    assert not loaded.training
+    assert (loaded.stems, loaded.sample_rate, loaded.channels) == (("vocals", "other"), 44100, 2)
+
+
+def test_bundled_weights_are_verified(tmp_path: Path) -> None:
+    card, _ = save_model(tmp_path)
+    path = tmp_path / "tiny.safetensors"
+    assert weights_path(card) == path
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert not is_available(card)
+    with pytest.raises(ModelError, match=f"expected {len(content)} bytes, got {len(content) - 1}"):
+        weights_path(card)
+    path.write_bytes(content[:-1] + b"\xff")
+    with pytest.raises(ModelError, match=f"expected sha256 {card.weights.sha256}, got"):
+        weights_path(card)
+    assert path.exists()  # what the user put there is never removed
+    path.unlink()
+    with pytest.raises(ModelError, match="weights of 'tiny' are missing"):
+        weights_path(card)
+
+
+def test_a_hash_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card, _ = save_model(tmp_path)
+    computed: list[Path] = []
+    original = zoo.sha256_of
+    monkeypatch.setattr(zoo, "sha256_of", lambda path: computed.append(path) or original(path))
+    weights_path(card)
+    weights_path(card)
+    assert len(computed) == 1
+    weights_path(card, verify=True)
+    assert len(computed) == 2
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(path.read_bytes())  # another file, though the same bytes
+    weights_path(card)
+    assert len(computed) == 3
+
+
+def test_a_damaged_download_is_removed(tmp_path: Path) -> None:
+    card = remote(save_model(tmp_path)[0])
+    path = local_path(card)
+    path.parent.mkdir(parents=True)
+    path.write_bytes((tmp_path / "tiny.safetensors").read_bytes()[::-1])
+    with pytest.raises(ModelError, match="It was removed; run again"):
+        weights_path(card)
+    assert not path.exists()
+
+
+def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = remote(save_model(tmp_path)[0])
+    with pytest.raises(ModelError, match="no connection"):
+        weights_path(card)
+    with pytest.raises(ModelError, match=r"downloads are off.*separator models download tiny"):
+        weights_path(card, offline=True)
+    monkeypatch.setenv("SEPARATOR_OFFLINE", "1")
+    with pytest.raises(ModelError, match="downloads are off"):
+        weights_path(card)
+    with pytest.raises(ModelError, match="no connection"):
+        weights_path(card, offline=False)
+    path = local_path(card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((tmp_path / "tiny.safetensors").read_bytes())
+    assert weights_path(card) == path
+    assert is_available(card)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    card, _ = save_model(tmp_path, parameters={**PARAMETERS, "depth": 2})
+    with pytest.raises(ModelError, match=r"don't fit BSRoformer: \d+ parameters missing"):
+        load_network(card)
+    card, _ = save_model(tmp_path, parameters={**PARAMETERS, "dimm": 2})
+    with pytest.raises(ConfigError, match="'dimm'"):
+        load_network(card)
+
+
+# A community checkpoint becomes a model
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_adding_a_model(tmp_path: Path, copy: bool) -> None:
+    _, network = save_model(tmp_path)
+    checkpoint, config = tmp_path / "My Model (v2).ckpt", tmp_path / "c.yaml"
+    torch.save({"state_dict": network.state_dict()}, checkpoint)
+    sections = {
+        "audio": {"chunk_size": 44100},
+        "model": {"dim": 8, "depth": 1, "stft_hop_length": 441},
+        "training": {"instruments": ["vocals", "other"]},
+    }
+    config.write_text(yaml.safe_dump(sections))
+    add_model(checkpoint, config, copy=copy)
+    card = find_card("my-model-v2")
+    assert (card.licence, card.overlap, card.segment) == ("not stated", 0.5, 1.0)
+    assert card.path == tmp_path / "models" / "my-model-v2.yaml"
+    assert weights_path(card).is_relative_to(tmp_path / "models") == copy
+    mixture = torch.randn(1, 2, 3000)
+    with torch.inference_mode():
+        assert load_network(card)(mixture).equal(network.eval()(mixture))
+    with pytest.raises(ConfigError, match="There is a model 'my-model-v2' already"):
+        add_model(checkpoint, config)
+    assert add_model(checkpoint, config, name="other").name == "other"
+
+
+# What travels with the program
+
+
+@cache
+def size_of(network: str, parameters: str, stems: int, channels: int) -> tuple[int, int]:
+    """Return the numbers of parameters and of keys."""
+    names = [f"stem{index}" for index in range(stems)]
+    with torch.device("meta"):
+        built = build_network(network, stems=names, channels=channels, **yaml.safe_load(parameters))
+    state = built.state_dict()
+    return sum(value.numel() for value in state.values()), len(state)
+
+
+PUBLIC = [card for card in list_cards([data_folder("models")]) if card.weights.urls]
+
+
+@pytest.mark.parametrize("card", PUBLIC, ids=lambda card: card.name)
+def test_networks_have_the_size_of_their_files(card: Card) -> None:
+    """A PyTorch file spends 290 to 460 bytes per key besides the numbers themselves."""
+    parameters = yaml.safe_dump(card.parameters)
+    numbers, keys = size_of(card.network, parameters, len(card.stems), card.channels)
+    overheads = [(card.weights.bytes - width * numbers) / keys for width in (4, 2)]
+    assert any(290 <= overhead <= 460 for overhead in overheads)
+
+
+def test_doubtful_provenance_is_said() -> None:
+    assert "doubtful provenance" in str(find_card("bs-roformer-sw").note)
+    assert len(PUBLIC) > 100
+    assert len({card.weights.sha256 for card in PUBLIC}) == len(PUBLIC)
+
+
+def test_bundled_models_are_whole() -> None:
+    for card in list_cards([data_folder("models")]):
+        if card.bundled:
+            assert load_network(card).stems == card.stems
+
+
+def test_every_package_is_installed() -> None:
+    tomllib = pytest.importorskip("tomllib")
+    root = data_folder("models").parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {
+        ".".join(path.parent.relative_to(root).parts)
+        for path in (root / "separator").rglob("__init__.py")
+    }
+    assert found <= set(settings["packages"])
