@@ -17,6 +17,7 @@ from separator.errors import ConfigError, ModelError, nearest
 NETWORKS = {
     "bs_roformer": "separator.networks.roformer:BSRoformer",
     "mel_band_roformer": "separator.networks.roformer:MelBandRoformer",
+    "scnet": "separator.networks.scnet:SCNet",
 }
 
 

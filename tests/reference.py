@@ -1,0 +1,105 @@
+"""Networks with weights made by a formula, and what their reference implementations answer.
+
+`scripts/make_reference_outputs.py` runs those implementations, on the weights and the mixture that
+are made here, and keeps some samples of their answers in `tests/data/reference_*.npz`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from separator.networks import build_network
+
+DATA = Path(__file__).parent / "data"
+#: Parts of keys whose values belong to the architecture.
+CONSTANTS = ("window", "freq_weights", "freqs", "sample_rate", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small network and the length of the mixture that it is asked to separate."""
+
+    network: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    samples: int = 6000
+
+
+CASES = {
+    "scnet": Case(
+        "scnet",
+        {
+            "stems": ["drums", "vocals"],
+            "dims": [4, 8, 12],
+            "n_fft": 512,
+            "hop_length": 128,
+            "band_ratios": [0.23, 0.37, 0.4],
+            "band_kernels": [3, 4, 8],
+            "band_strides": [1, 4, 8],
+            "conv_depths": [2, 1, 1],
+            "dual_path_layers": 2,
+        },
+    ),
+}
+
+
+def weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return values for the parameters in a state dict, drawn by key, so that order is free."""
+    return {key: value if _is_constant(key) else _draw(key, value) for key, value in state.items()}
+
+
+def _is_constant(key: str) -> bool:
+    return any(part in key for part in CONSTANTS)
+
+
+def _draw(key: str, value: Tensor) -> Tensor:
+    """Draw what keeps signals near their level; numpy never changes the numbers of this source."""
+    noise = np.random.RandomState(crc32(key.encode())).standard_normal(tuple(value.shape))
+    if key.endswith("running_var"):
+        noise = 0.5 + noise**2
+    elif value.ndim < 2 and not key.endswith(("bias", "mean")):
+        noise = 1 + 0.2 * noise
+    else:
+        noise *= 0.2 if value.ndim < 2 else np.prod(value.shape[1:]) ** -0.5
+    return torch.from_numpy(noise).float()
+
+
+def mixture(samples: int, channels: int = 2) -> Tensor:
+    """Return noise under a slow swell, `(1, channels, samples)`."""
+    noise = np.random.RandomState(1).standard_normal((1, channels, samples))
+    swell = 0.2 + 0.1 * np.sin(2 * np.pi * np.arange(samples) / samples)
+    return torch.from_numpy(noise * swell).float()
+
+
+def some(estimates: Tensor) -> np.ndarray:
+    """Return about a thousand of the values, spread over all stems and channels."""
+    flat = estimates.flatten()
+    return flat[:: max(1, len(flat) // 1000) | 1].numpy()
+
+
+def network(name: str) -> nn.Module:
+    """Build our network of a case, with its weights."""
+    case = CASES[name]
+    built = build_network(case.network, **case.parameters).eval()
+    built.load_state_dict(weights(built.state_dict()))
+    return built
+
+
+def relative_error(name: str) -> float:
+    """Return how far our network is from the reference, relative to the reference's norm."""
+    built, case = network(name), CASES[name]
+    with torch.inference_mode():
+        ours = some(built(mixture(case.samples, built.channels)))
+    theirs = np.load(DATA / f"reference_{name}.npz")["estimates"]
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def layout(state: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """Return the number of keys, the number of values, and a checksum of all keys and shapes."""
+    lines = sorted(f"{key} {list(value.shape)}" for key, value in state.items())
+    return len(state), sum(v.numel() for v in state.values()), crc32("\n".join(lines).encode())
