@@ -21,11 +21,13 @@ def data_folder(name: str) -> Path:
     >>> (data_folder("models") / "weights").is_dir()
     True
     """
-    places = (_PACKAGE / f"_{name}", _PACKAGE.parent / name)
-    for place in places:
-        if place.is_dir():
-            return place
+    inside, beside = _PACKAGE / f"_{name}", _PACKAGE.parent / name
+    if inside.is_dir():
+        return inside
+    # An installed package's neighbour of this name would be somebody else's.
+    if beside.is_dir() and (_PACKAGE.parent / "pyproject.toml").is_file():
+        return beside
     raise ConfigError(
-        f"The folder '{name}' is missing from this installation (looked for "
-        f"{' and '.join(map(str, places))}). Install separator again."
+        f"The folder '{name}' is missing from this installation (there is neither '{inside}' nor "
+        f"'{beside}'). Install separator again."
     )
