@@ -119,13 +119,13 @@ def _is_roformer(state: State, *, mel: bool) -> bool:
 
 
 def _infer_roformer(state: State, given: Mapping[str, Any], *, mel: bool) -> Inferred:
+    if (transformers := len(_indices(state, "layers.0."))) != 2:
+        raise ValueError(f"{transformers} transformers a layer, as with linear attention, not 2")
     block = "layers.0.0.layers.0"
     mask = "mask_estimators.0.to_freqs.0.0"
     dim = state["band_split.to_features.0.1.weight"].shape[0]
     heads = state[f"{block}.0.to_gates.weight"].shape[0]
     linears = _indices(state, f"{mask}.")
-    if len(_indices(state, "layers.0.")) != 2:
-        raise ValueError("a layer must hold one transformer in time and one in frequency")
     parameters = {
         "dim": dim,
         "depth": len(_indices(state, "layers.")),

@@ -56,7 +56,7 @@ def find_card(name: str, folders: Sequence[Path] | None = None) -> Card:
     paths = _card_paths(folders)
     if name in paths:
         return read_card(paths[name])
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.is_dir():
         return read_card(_only_card(path))
     if path.suffix in (".yaml", ".yml"):

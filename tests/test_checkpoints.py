@@ -287,6 +287,9 @@ def test_other_architectures_and_numbers_are_refused(tmp_path: Path, state: Stat
     torch.save({key: value for key, value in state.items() if "to_gates" not in key}, path)
     with pytest.raises(ModelError, match="parts of it are missing"):
         read_msst(path, config)
+    torch.save({**state, "layers.0.2.layers.0.0.temperature": torch.ones(1)}, path)
+    with pytest.raises(ModelError, match="3 transformers a layer, as with linear attention"):
+        read_msst(path, config)
     torch.save({**state, "final_norm.gamma": torch.full((8,), torch.nan)}, path)
     with pytest.raises(ModelError, match=r"aren't finite, in 'final_norm\.gamma'"):
         read_msst(path, config)
