@@ -14,10 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from separator import __version__
+from separator.cli import info, models, separate
 from separator.cli.console import error, message
-from separator.cli.info import info
-from separator.cli.models import models_app
-from separator.cli.separate import SeparateCommand, separate
 from separator.errors import Cancelled, ConfigError, SeparatorError
 
 
@@ -45,9 +43,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=SeparateCommand, no_args_is_help=True)(separate)
-app.add_typer(models_app, name="models")
-app.command()(info)
+app.command(cls=separate.SeparateCommand, no_args_is_help=True)(separate.separate)
+app.add_typer(models.app, name="models")
+app.command()(info.info)
 
 
 def _show_version(wanted: bool) -> None:

@@ -44,7 +44,8 @@ def table(*columns: str) -> "Table":
     from rich.box import ROUNDED
     from rich.table import Table
 
-    return Table(*columns, box=ROUNDED if sys.stdout.isatty() else None, pad_edge=False)
+    terminal = sys.stdout.isatty()
+    return Table(*columns, box=ROUNDED if terminal else None, pad_edge=terminal)
 
 
 def show(table: "Table") -> None:

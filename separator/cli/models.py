@@ -12,13 +12,13 @@ from separator.cli.console import console, line, message, printable, show, table
 if TYPE_CHECKING:
     from separator.cards import Card
 
-models_app = typer.Typer(
+app = typer.Typer(
     help="List the models that can be used; also: show, download and add one.",
     invoke_without_command=True,
 )
 
 
-@models_app.callback()
+@app.callback()
 def models(
     ctx: typer.Context,
     search: Annotated[
@@ -33,22 +33,25 @@ def models(
     """List the models that can be used; also: show, download and add one."""
     if ctx.invoked_subcommand:
         return
-    from separator.zoo import list_cards
+    from separator.zoo import is_available, list_cards
 
     cards = [card for card in list_cards() if _matches(card, search, stem, licence)]
+    cards.sort(key=lambda card: not is_available(card))  # what is here comes first
     if as_json:
         line(json.dumps([_as_dict(card) for card in cards], indent=2))
         return
     rows = table("Model", "Stems", "Size", "Licence", "Weights", "Best score")
+    rows.columns[0].no_wrap = True
     for card in cards:
+        stems = _stems(card, limit=6)
         size = _megabytes(card)
-        rows.add_row(card.name, _stems(card), size, card.licence, _place(card), _best(card, stem))
+        rows.add_row(card.name, stems, size, card.licence, _place(card), _best(card, stem))
     show(rows)
     if not cards:
         message("No model is like that; `separator models` lists all.")
 
 
-@models_app.command("show")
+@app.command("show")
 def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) -> None:
     """Show all that the card of a model says."""
     from separator.zoo import find_card, local_path
@@ -79,7 +82,7 @@ def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) ->
     show(rows)
 
 
-@models_app.command()
+@app.command()
 def download(names: Annotated[list[str], typer.Argument(help="Names of models.")]) -> None:
     """Fetch the weights of models, verified; their licences are shown first."""
     from separator.zoo import find_card, is_available, local_path
@@ -92,7 +95,7 @@ def download(names: Annotated[list[str], typer.Argument(help="Names of models.")
         line(local_path(card))
 
 
-@models_app.command()
+@app.command()
 def add(
     checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pt, .pth, .safetensors.")],
     config: Annotated[Path, typer.Argument(help="The YAML file that belongs to them.")],
@@ -157,8 +160,11 @@ def _as_dict(card: "Card") -> dict[str, Any]:
     return {**data, "available": is_available(card), "path": str(local_path(card))}
 
 
-def _stems(card: "Card") -> str:
-    return ", ".join([*card.stems, *([f"({card.residual})"] if card.residual else [])])
+def _stems(card: "Card", limit: int | None = None) -> str:
+    """Name the stems, and in brackets what is left."""
+    names = [*card.stems, *([f"({card.residual})"] if card.residual else [])]
+    more = f" and {len(names) - limit} more" if limit and len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _megabytes(card: "Card") -> str:

@@ -217,9 +217,9 @@ def _residual(given: str | None, card: "Card", stems: Sequence[str]) -> str | No
     """Return the name of the residual: the given one, the model's own, or what fits."""
     if given is None or given:
         return given
-    if set(stems) == {"vocals"}:
-        return "instrumental"
-    return card.residual or "residual"
+    if card.residual and set(stems) == set(card.stems):
+        return card.residual
+    return "instrumental" if {stem.lower() for stem in stems} == {"vocals"} else "residual"
 
 
 def _existing(skip: bool, overwrite: bool) -> Any:

@@ -1,0 +1,338 @@
+"""The commands, as people type them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from conftest import music
+from typer.testing import CliRunner
+
+import separator
+from separator.cli import app
+from separator.networks import build_network
+
+STEMS = ["drums", "bass", "other", "vocals"]
+COMMAND = [sys.executable, "-m", "separator"]
+
+
+@pytest.fixture
+def cli(tiny_models, tmp_path, monkeypatch):
+    """A function that runs a command in an empty folder, with the model `tiny`, in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / ".cache"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(separator.__file__).parent.parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(*words: object, code: int = 0):
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == code, result.output
+        return result
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def separate(cli, *words: object, code: int = 0, model: str = "tiny"):
+    fixed = ("-o", "out", "-m", model, "--device", "cpu", "--precision", "float32")
+    return cli("separate", *fixed, *words, code=code)
+
+
+def write(name: str, seconds: float = 0.3, rate: int = 44100, channels: int = 2, **how) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, music(seconds, rate, channels).T, rate, **how)
+    return path
+
+
+def files(folder: str = "out") -> list[str]:
+    found = (path for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
+def test_songs_of_any_kind_come_back_as_they_were(cli):
+    songs = [
+        write("a [live].wav", rate=48000, channels=1, subtype="PCM_24"),
+        write("album/ünï.flac", rate=44100, channels=2),
+        write("album/one/song.mp3", rate=32000),
+    ]
+    result = separate(cli, "a [live].wav", "album", "--report", "report.json")
+    expected = [
+        f"out/{track}/{stem}.wav" for track in ("a [live]", "one/song", "ünï") for stem in STEMS
+    ]
+    assert sorted(result.stdout.split("\n")[:-1]) == sorted(expected)
+    data = json.loads(Path("report.json").read_text())
+    for song, entry in zip(songs, data["files"], strict=True):
+        source = soundfile.info(song)
+        for path in entry["outputs"].values():
+            written = soundfile.info(path)
+            assert (written.samplerate, written.channels) == (source.samplerate, source.channels)
+            assert written.frames == source.frames
+    assert soundfile.info("out/a [live]/bass.wav").subtype == "PCM_24"
+    assert "3 done" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["--residual", "song.wav"], ["song.wav", "--residual"]])
+def test_vocals_and_what_is_left_sum_to_the_song(cli, words):
+    song = write("song.wav")
+    separate(cli, *words, "--stems", "vocals", "--bit-depth", "32")
+    assert files() == ["song/instrumental.wav", "song/vocals.wav"]
+    total = sum(soundfile.read(f"out/{name}")[0] for name in files())
+    assert np.abs(total - soundfile.read(song)[0]).max() < 1e-6
+
+
+def test_the_residual_takes_a_name(cli):
+    write("song.wav")
+    separate(cli, "song.wav", "--stems", "bass, drums", "--residual", "rest", "--format", "flac")
+    assert files() == ["song/bass.flac", "song/drums.flac", "song/rest.flac"]
+
+
+def test_a_part_of_a_song(cli):
+    song = write("song.wav", seconds=1.0)
+    separate(cli, song, "--stems", "bass", "--start", "0:00.25", "--duration", ".5")
+    assert soundfile.info("out/song/bass.wav").frames == 22050
+
+
+def test_templates_formats_and_settings(cli):
+    write("song.wav")
+    separate(
+        cli, "song.wav", "--template", "{model}/{track} - {stem}.{ext}", "--format", "ogg",
+        "--stems", "bass", "--shifts", 2, "--seed", 3, "--augment", "swap,polarity",
+        "--segment", 0.2, "--overlap", 0.5, "--batch-size", 2, "--threads", 1, "--jobs", 2,
+    )  # fmt: skip
+    assert files() == ["tiny/song - bass.ogg"]
+
+
+WRONG = {
+    "unknown model": (["song.wav", "--model", "tinny"], "Did you mean 'tiny'"),
+    "unknown stem": (["song.wav", "--stems", "vocal"], "Did you mean 'vocals'"),
+    "unknown format": (["song.wav", "--format", "flak"], "Did you mean 'flac'"),
+    "bit depth": (["song.wav", "--bit-depth", "20"], "wav allows: 16, 24, 32"),
+    "bit depth of mp3": (["song.wav", "--format", "mp3", "--bit-depth", "16"], "lossy"),
+    "overlap": (["song.wav", "--overlap", "1"], "not including, 1"),
+    "segment": (["song.wav", "--segment", "0"], "at least 1"),
+    "batch size": (["song.wav", "--batch-size", "0"], "at least 1"),
+    "shifts": (["song.wav", "--shifts", "-1"], "negative"),
+    "start": (["song.wav", "--start", "soon"], "mm:ss"),
+    "duration": (["song.wav", "--duration", "0"], "more than 0"),
+    "template": (["song.wav", "--template", "{track}.wav"], "{stem}"),
+    "template's field": (["song.wav", "--template", "{trak}/{stem}"], "Did you mean 'track'"),
+    "augmentation": (["song.wav", "--augment", "swop"], "Did you mean 'swap'"),
+    "device": (["song.wav", "--device", "tpu"], "auto, cpu, cuda, mps"),
+    "precision": (["song.wav", "--precision", "int8"], "float32, bfloat16"),
+    "both": (["song.wav", "--skip-existing", "--overwrite"], "choose one"),
+    "empty name": ([""], "empty name"),
+    "residual's name": (["song.wav", "--residual", "bass"], "name of its own"),
+    "file as folder": (["song.wav", "-o", "song.wav"], "file of this name"),
+    "folder as report": (["song.wav", "--report", "."], "name a file"),
+}
+
+
+@pytest.mark.parametrize(("words", "reason"), WRONG.values(), ids=WRONG)
+def test_wrong_usage_ends_before_any_work(cli, words, reason):
+    write("song.wav")
+    result = separate(cli, *words, code=2)
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not files()
+
+
+@pytest.mark.parametrize("words", [["--jobs", "0"], ["--nonsense"], ["--overlap", "much"]])
+def test_wrong_options_are_named(cli, words):
+    assert words[0] in separate(cli, "song.wav", *words, code=2).stderr
+
+
+def test_only_what_is_missing_is_made(cli):
+    write("song.wav")
+    separate(cli, "song.wav")
+    kept = Path("out/song/bass.wav")
+    before = kept.stat().st_mtime_ns
+    Path("out/song/vocals.wav").unlink()
+    refused = separate(cli, "song.wav", code=1)
+    assert "out/song/drums.wav' (and 2 more) exists" in refused.stderr
+    result = separate(cli, "song.wav", "--skip-existing")
+    assert result.stdout == "out/song/vocals.wav\n"
+    assert "1 skipped" in separate(cli, "song.wav", "--skip-existing").stderr
+    assert kept.stat().st_mtime_ns == before
+    separate(cli, "song.wav", "--overwrite")
+    assert kept.stat().st_mtime_ns > before
+
+
+def test_a_dry_run_only_talks(cli):
+    write("song.wav")
+    write("out/song/bass.wav")
+    result = separate(cli, "song.wav", "none", "--skip-existing", "--dry-run", "--stems", "bass")
+    assert result.stdout.split("\n")[0] == "song.wav: keep out/song/bass.wav"
+    assert files() == ["song/bass.wav"]
+
+
+def test_quiet_tells_failures_only(cli):
+    write("song.wav")
+    Path("bad.wav").write_text("no audio")
+    result = separate(cli, "bad.wav", "song.wav", "--quiet", code=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith("[1/2] bad.wav: failed: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_songs_side_by_side_give_the_same_bytes(cli):
+    for name in "abc":
+        write(f"in/{name}.wav")
+    separate(cli, "in")
+    one = {name: Path("out", name).read_bytes() for name in files()}
+    separate(cli, "in", "--overwrite", "--jobs", 3)
+    assert {name: Path("out", name).read_bytes() for name in files()} == one
+
+
+def own_card(tiny_models, folder: Path, **changes) -> Path:
+    """Write a card like `tiny`'s into a folder."""
+    card = yaml.safe_load((tiny_models / "tiny.yaml").read_text())
+    card["weights"]["file"] = str(tiny_models / card["weights"]["file"])
+    path = folder / f"{changes.get('name', 'tiny')}.yaml"
+    path.write_text(yaml.safe_dump(card | changes))
+    return path
+
+
+def test_what_a_model_was_trained_on_is_said(cli, tiny_models, tmp_path):
+    write("song.wav")
+    card = own_card(tiny_models, tmp_path, training_data="synthetic music only")
+    result = separate(cli, "song.wav", "--stems", "bass", model=card)
+    assert "tiny: trained on: synthetic music only" in result.stderr
+
+
+def test_models_are_listed_and_filtered(cli, tiny_models, tmp_path, monkeypatch):
+    score = {"dataset": "MUSDB18", "definition": "uSDR", "source": "a paper"}
+    values = {"whistle": 3.25, "rest": 9.0}
+    own_card(
+        tiny_models, tmp_path, name="whistler", stems=["whistle", "rest", "a", "b"],
+        licence="CC-BY-NC-4.0", scores=[{**score, "values": values}],
+    )  # fmt: skip
+    own_card(tiny_models, tmp_path)
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path))
+    everything = cli("models").stdout
+    assert "tiny" in everything
+    assert "rest 9.00 dB (uSDR, MUSDB18)" in everything
+    by_stem = cli("models", "--stem", "whistle").stdout
+    assert "whistle 3.25 dB (uSDR, MUSDB18)" in by_stem
+    assert "tiny" not in by_stem
+    assert "tiny" not in cli("models", "--licence", "cc-by").stdout
+    assert "whistler" not in cli("models", "--search", "tiny").stdout
+    (card,) = json.loads(cli("models", "--json", "--stem", "whistle").stdout)
+    assert (card["name"], card["available"]) == ("whistler", True)
+    shown = cli("models", "show", "whistler").stdout
+    assert "CC-BY-NC-4.0" in shown
+    assert "rest 9.00 dB, whistle 3.25 dB (uSDR, MUSDB18; a paper)" in shown
+
+
+def test_a_community_checkpoint_is_added_and_used(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path / "models"))
+    sizes = {"dim": 8, "depth": 1, "heads": 1, "dim_head": 8}
+    network = build_network("bs_roformer", stems=["vocals"], **sizes)
+    torch.save(network.state_dict(), "My Model.ckpt")
+    config = {
+        "audio": {"chunk_size": 22050},
+        "model": {"dim": 8, "depth": 1, "heads": 1, "dim_head": 8, "stereo": True},
+        "training": {"instruments": ["vocals", "other"], "target_instrument": "vocals"},
+        "inference": {"num_overlap": 2},
+    }
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    assert "my-model" in cli("models", "add", "My Model.ckpt", "config.yaml").stdout
+    write("song.wav")
+    separate(cli, "song.wav", "--residual", model="my-model")
+    assert files() == ["song/other.wav", "song/vocals.wav"]
+    again = cli("models", "add", "My Model.ckpt", "config.yaml", code=2)
+    assert "already" in again.stderr
+
+
+def test_info_names_what_is_here_and_what_is_missing(cli, monkeypatch):
+    monkeypatch.setattr("separator.cli.info.find_spec", lambda name: None)
+    told = cli("info").stdout
+    assert separator.__version__ in told
+    assert ".cache" in told
+    assert "pip install 'separator[app]'" in told
+
+
+def test_the_version(cli):
+    assert cli("--version").stdout == f"separator {separator.__version__}\n"
+
+
+def test_the_public_names():
+    assert separator.Separator.__module__ == "separator.api"
+    assert {card.name for card in separator.list_models([])} == set()
+    with pytest.raises(AttributeError, match="no attribute 'Seperator'"):
+        _ = separator.Seperator
+
+
+def begin(*words: str) -> subprocess.Popen[str]:
+    """Start a separation that takes long, and wait until its second song is at work."""
+    write("in/a.wav")
+    write("in/b.wav", seconds=120)
+    command = [*COMMAND, "separate", "in", "-o", "out", "-m", "tiny", "--stems", "bass", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(Path("out/b").glob(".*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_whole_files_only(cli, number):
+    process = begin("--report", "report.json")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "1 done, 1 not finished (interrupted)" in stderr
+    assert files() == ["a/bass.wav"]
+    statuses = [entry["status"] for entry in json.loads(Path("report.json").read_text())["files"]]
+    assert statuses == ["done", "cancelled"]
+
+
+def test_a_killed_run_is_taken_up_again(cli):
+    process = begin()
+    process.kill()
+    process.communicate()
+    hidden = list(Path("out/b").iterdir())
+    assert hidden
+    assert all(path.name.startswith(".") for path in hidden)
+    before = Path("out/a/bass.wav").stat().st_mtime_ns
+    separate(cli, "in", "--stems", "bass", "--skip-existing", "--duration", "0.2")
+    assert files() == ["a/bass.wav", "b/bass.wav"]
+    assert Path("out/a/bass.wav").stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_bars_and_a_table_on_a_terminal(cli):
+    write("in/a [bold].wav", seconds=2)
+    write("in/b.wav")
+    ours, theirs = os.openpty()
+    command = [*COMMAND, "separate", "in", "-o", "out", "-m", "tiny", "--stems", "bass"]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # Linux says so when the other end has closed
+        pass
+    os.close(ours)
+    assert process.wait(timeout=30) == 0
+    text = shown.decode()
+    assert "of 2 files" in text
+    table = [line for line in text.splitlines() if line.startswith("│")]
+    assert [line[2:10] for line in table[1:]] == ["a [bold]", "b       "]
+    assert "out/b/bass.wav" not in text
