@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from separator.networks import build_network
-from separator.training.losses import log_l1
+from separator.training.losses import negative_sdr
 
 STEMS = ("drums", "bass", "other", "vocals")
 BANDS = [4] * 12 + [8] * 8 + [16] * 8 + [48] * 7 + [128] * 6 + [705]  # of 2,049 bins
@@ -184,7 +184,7 @@ def steps(run: Run, songs: Songs, budget: float) -> Iterator[tuple[float, float]
         targets = songs.batch()
         with torch.autocast("cpu", torch.bfloat16):
             estimates = run.network(targets.sum(1))
-        loss = log_l1(estimates.float(), targets)
+        loss = negative_sdr(estimates.float(), targets)
         loss.backward()
         run.elapsed = time.monotonic() - clock
         # All processes must agree on the schedule, so the clock is averaged too.
@@ -211,7 +211,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         if rank == 0 and run.steps % 20 == 0:
             seen = (run.steps - started) * options.processes * BATCH * SECONDS
             print(
-                f"step {run.steps} {progress:.1%} {run.elapsed:.0f} s loss {np.mean(losses):.4f} "
+                f"step {run.steps} {progress:.1%} {run.elapsed:.0f} s SDR {-np.mean(losses):.2f} dB "
                 f"{len(songs.songs)} songs {seen:.0f} audio-seconds",
                 flush=True,
             )

@@ -17,7 +17,7 @@ BLOCK = 256  # samples over which levels are measured
 def linear(decibels: float) -> np.float32:
     """Convert decibels to a factor.
 
-    >>> float(linear(-20.0).round(3))
+    >>> round(float(linear(-20.0)), 3)
     0.1
     """
     return np.float32(10.0 ** (decibels / 20.0))
