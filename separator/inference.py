@@ -402,14 +402,14 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigError: Unknown name, or a device that this machine does not have.
     """
-    kind = name.split(":")[0]
-    if kind not in DEVICES:
-        raise ConfigError(f"Unknown device '{name}'; allowed: {', '.join(DEVICES)}.")
-    available = {"cpu": True, "cuda": torch.cuda.is_available()}
-    available["mps"] = torch.backends.mps.is_available()
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or not (number.isdecimal() or name == kind):
+        raise ConfigError(f"Unknown device '{name}'; allowed: {', '.join(DEVICES)}, cuda:N.")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    count["mps"] = int(torch.backends.mps.is_available())
     if kind == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    if not available[kind]:
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if count[kind]))
+    if int(number or 0) >= count[kind]:
         raise ConfigError(f"Device '{name}' is not available here; use --device auto or cpu.")
     return torch.device(name)
 

@@ -68,6 +68,32 @@ def tiny(tiny_models):
     return Separator(tiny_models / "tiny.yaml", device="cpu", precision="float32")
 
 
+@pytest.fixture
+def cli(tiny_models, tmp_path, monkeypatch):
+    """A function that runs a command in an empty folder, with the model `tiny`, in one thread."""
+    import torch
+    from typer.testing import CliRunner
+
+    import separator
+    from separator.cli import app
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / ".cache"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(separator.__file__).parent.parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(*words: object, code: int = 0):
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == code, result.output
+        return result
+
+    yield run
+    torch.set_num_threads(threads)
+
+
 def music(seconds: float, sample_rate: int = 44100, channels: int = 2, seed: int = 0) -> np.ndarray:
     """Return a chord with noise, `(channels, time)` float32, peak about 0.5."""
     generator = np.random.default_rng(seed)

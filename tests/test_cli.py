@@ -14,34 +14,12 @@ import soundfile
 import torch
 import yaml
 from conftest import music
-from typer.testing import CliRunner
 
 import separator
-from separator.cli import app
 from separator.networks import build_network
 
 STEMS = ["drums", "bass", "other", "vocals"]
 COMMAND = [sys.executable, "-m", "separator"]
-
-
-@pytest.fixture
-def cli(tiny_models, tmp_path, monkeypatch):
-    """A function that runs a command in an empty folder, with the model `tiny`, in one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
-    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / ".cache"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(separator.__file__).parent.parent))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def run(*words: object, code: int = 0):
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        assert result.exit_code == code, result.output
-        return result
-
-    yield run
-    torch.set_num_threads(threads)
 
 
 def separate(cli, *words: object, code: int = 0, model: str = "tiny"):
@@ -121,7 +99,8 @@ WRONG = {
     "bit depth": (["song.wav", "--bit-depth", "20"], "wav allows: 16, 24, 32"),
     "bit depth of mp3": (["song.wav", "--format", "mp3", "--bit-depth", "16"], "lossy"),
     "overlap": (["song.wav", "--overlap", "1"], "not including, 1"),
-    "segment": (["song.wav", "--segment", "0"], "at least 1"),
+    "segment": (["song.wav", "--segment", "0"], "more than 0"),
+    "segment's number": (["song.wav", "--segment", "nan"], "more than 0"),
     "batch size": (["song.wav", "--batch-size", "0"], "at least 1"),
     "shifts": (["song.wav", "--shifts", "-1"], "negative"),
     "start": (["song.wav", "--start", "soon"], "mm:ss"),
@@ -130,6 +109,7 @@ WRONG = {
     "template's field": (["song.wav", "--template", "{trak}/{stem}"], "Did you mean 'track'"),
     "augmentation": (["song.wav", "--augment", "swop"], "Did you mean 'swap'"),
     "device": (["song.wav", "--device", "tpu"], "auto, cpu, cuda, mps"),
+    "number of a device": (["song.wav", "--device", "cpu:x"], "auto, cpu, cuda, mps"),
     "precision": (["song.wav", "--precision", "int8"], "float32, bfloat16"),
     "both": (["song.wav", "--skip-existing", "--overwrite"], "choose one"),
     "empty name": ([""], "empty name"),

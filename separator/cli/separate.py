@@ -139,7 +139,7 @@ def separate(
     jobs: Annotated[int, typer.Option(min=1, help="Songs side by side.", rich_help_panel=_RUN)] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads for each song.", rich_help_panel=_RUN),
+        typer.Option(min=1, max=1024, help="CPU threads for each song.", rich_help_panel=_RUN),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Never download.", rich_help_panel=_RUN)
@@ -171,26 +171,24 @@ def separate(
         template=template,
         existing=_existing(skip_existing, overwrite),
     )
-    augmentations = values.words(augment)
-    _check(inputs, options, card, augmentations)
+    settings: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "segment": segment,
+        "overlap": overlap,
+        "batch_size": batch_size,
+        "shifts": shifts,
+        "seed": seed,
+        "augmentations": values.words(augment),
+    }
+    _check_options(inputs, options, card)
+    _check_settings(card, **settings)
     tracks = find_audio([Path(text) for text in inputs], output=output)
     todo = plan(tracks, options, model=card.name, known=card.stems)
     if dry_run:
         raise typer.Exit(show_plan(todo))
     _check_folders(output, report)
-    separator = _load(
-        card,
-        quiet=quiet,
-        device=device,
-        precision=precision,
-        segment=segment,
-        overlap=overlap,
-        batch_size=batch_size,
-        shifts=shifts,
-        seed=seed,
-        augmentations=augmentations,
-        offline=offline,
-    )
+    separator = _load(card, quiet=quiet, offline=offline, **settings)
     _set_threads(threads, jobs)
     with _stoppable(), Display(len(todo), quiet=quiet) as display:
         result = run(todo, separator, options, workers=jobs, on_event=display)
@@ -228,12 +226,9 @@ def _existing(skip: bool, overwrite: bool) -> Any:
     return "skip" if skip else "overwrite" if overwrite else "refuse"
 
 
-def _check(
-    inputs: Sequence[str], options: "Options", card: "Card", augmentations: Sequence[str]
-) -> None:
-    """Refuse wrong values before any work is done."""
+def _check_options(inputs: Sequence[str], options: "Options", card: "Card") -> None:
+    """Refuse wrong wishes before any work is done."""
     from separator.audio import output_format
-    from separator.inference import AUGMENTATIONS
     from separator.naming import output_names
 
     if not all(inputs):
@@ -247,6 +242,28 @@ def _check(
         )
     if options.duration == 0:
         raise ConfigError("--duration is 0; allowed: more than 0 seconds.")
+
+
+def _check_settings(
+    card: "Card",
+    *,
+    device: str,
+    precision: str,
+    segment: float | None,
+    overlap: float | None,
+    batch_size: int,
+    shifts: int,
+    seed: int,
+    augmentations: Sequence[str],
+) -> None:
+    """Refuse what the model will refuse, but before hundreds of megabytes are fetched for it."""
+    from separator.inference import AUGMENTATIONS, Plan, pick_device, pick_precision
+
+    pick_precision(precision, pick_device(device))
+    if segment is not None and not 0 < segment <= 3600:
+        raise ConfigError(f"--segment is {segment:g}; allowed: more than 0, up to 3600 seconds.")
+    samples = round((card.segment if segment is None else segment) * card.sample_rate)
+    Plan(samples, card.overlap if overlap is None else overlap, batch_size, shifts, seed)
     for name in augmentations:
         values.one_of(name, AUGMENTATIONS, "--augment")
 
