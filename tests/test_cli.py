@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -242,6 +244,22 @@ def test_info_names_what_is_here_and_what_is_missing(cli, monkeypatch):
     assert separator.__version__ in told
     assert ".cache" in told
     assert "pip install 'separator[app]'" in told
+
+
+README = (Path(separator.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^separator ((?:separate|models|info)\b.*)", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_readme_are_understood(cli, command):
+    words = shlex.split(command, comments=True)
+    if words[0] == "separate":
+        model = [] if "--model" in words else ["--model", "tiny"]
+        cli(*words, *model, "--dry-run")
+    elif words[:2] == ["models", "download"]:
+        cli("models", "show", *words[2:])
+    elif words[:2] != ["models", "add"]:  # which has a test of its own
+        cli(*words)
 
 
 def test_the_version(cli):
