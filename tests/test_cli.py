@@ -189,9 +189,9 @@ def own_card(tiny_models, folder: Path, **changes) -> Path:
 
 def test_what_a_model_was_trained_on_is_said(cli, tiny_models, tmp_path):
     write("song.wav")
-    card = own_card(tiny_models, tmp_path, training_data="synthetic music only")
+    card = own_card(tiny_models, tmp_path, training_data="Synthetic music only", note="Beware.")
     result = separate(cli, "song.wav", "--stems", "bass", model=card)
-    assert "tiny: trained on: synthetic music only" in result.stderr
+    assert "tiny: trained on: Synthetic music only\ntiny: Beware.\n" in result.stderr
 
 
 def test_models_are_listed_and_filtered(cli, tiny_models, tmp_path, monkeypatch):
@@ -216,6 +216,11 @@ def test_models_are_listed_and_filtered(cli, tiny_models, tmp_path, monkeypatch)
     shown = cli("models", "show", "whistler").stdout
     assert "CC-BY-NC-4.0" in shown
     assert "rest 9.00 dB, whistle 3.25 dB (uSDR, MUSDB18; a paper)" in shown
+
+
+@pytest.mark.parametrize("command", ["show", "download"])
+def test_an_unknown_model_is_wrong_usage(cli, command):
+    assert "Did you mean 'tiny'" in cli("models", command, "tinny", code=2).stderr
 
 
 def test_a_community_checkpoint_is_added_and_used(cli, tmp_path, monkeypatch):

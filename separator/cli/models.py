@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from separator.cli.console import console, line, message, printable, show, table
+from separator.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from separator.cards import Card
@@ -54,9 +55,9 @@ def models(
 @app.command("show")
 def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) -> None:
     """Show all that the card of a model says."""
-    from separator.zoo import find_card, local_path
+    from separator.zoo import local_path
 
-    card = find_card(name)
+    card = chosen_card(name)
     fields = {
         "name": card.name,
         "about": card.description,
@@ -85,9 +86,9 @@ def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) ->
 @app.command()
 def download(names: Annotated[list[str], typer.Argument(help="Names of models.")]) -> None:
     """Fetch the weights of models, verified; their licences are shown first."""
-    from separator.zoo import find_card, is_available, local_path
+    from separator.zoo import is_available, local_path
 
-    cards = [find_card(name) for name in names]
+    cards = [chosen_card(name) for name in names]
     for card in cards:
         if is_available(card):
             message(f"{card.name}: here already.")
@@ -111,6 +112,16 @@ def add(
     message(f"Added '{card.name}' ({card.network}): {_stems(card)}.")
     message(f"Use it with: separator separate song.mp3 -o stems --model {card.name}")
     line(card.path)
+
+
+def chosen_card(name: str) -> "Card":
+    """Find a model; not to know it is wrong usage, which a damaged one is not."""
+    from separator.zoo import find_card
+
+    try:
+        return find_card(name)
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
 
 
 def fetch_weights(card: "Card", *, offline: bool = False, quiet: bool = False) -> None:

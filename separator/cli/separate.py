@@ -156,9 +156,10 @@ def separate(
     """
     from separator.batch import Options, plan, run
     from separator.cli.display import Display, show_plan
+    from separator.cli.models import chosen_card
     from separator.tracks import find_audio
 
-    card = _card(model)
+    card = chosen_card(model)
     chosen = values.words(stems) or card.stems
     options = Options(
         output=output,
@@ -198,17 +199,6 @@ def separate(
     if result.count("cancelled"):
         raise typer.Exit(130)
     raise typer.Exit(1 if result.count("failed") else 0)
-
-
-def _card(name: str) -> "Card":
-    """Find the model; not to know it is wrong usage, which a damaged one is not."""
-    from separator.errors import ModelError
-    from separator.zoo import find_card
-
-    try:
-        return find_card(name)
-    except ModelError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _residual(given: str | None, card: "Card", stems: Sequence[str]) -> str | None:
@@ -295,11 +285,10 @@ def _load(card: "Card", *, quiet: bool, offline: bool, **settings: Any) -> "Sepa
 
     fetch_weights(card, offline=offline, quiet=quiet)
     separator = Separator(card, offline=offline, **settings)
-    note = card.note
-    if note is None and "synthetic" in card.training_data.lower():
-        note = f"trained on: {card.training_data}"
-    if note and not quiet:
-        message(f"{card.name}: {note}")
+    synthetic = "synthetic" in card.training_data.lower()
+    for text in (f"trained on: {card.training_data}" if synthetic else None, card.note):
+        if text and not quiet:
+            message(f"{card.name}: {text}")
     return separator
 
 
