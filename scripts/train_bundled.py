@@ -2,7 +2,7 @@
 
     python scripts/make_synthetic_musdb.py data/synthetic --train 160 --test 20
     python scripts/train_bundled.py train data/synthetic runs/pocket --minutes 80
-    python scripts/train_bundled.py export runs/pocket models/weights/pocket.safetensors
+    python scripts/train_bundled.py export runs/pocket models
 
 Any folder of the shape of MUSDB18-HQ will do. Training is meant for a few CPU cores: one process
 per core, each with one thread and its own songs, gradients averaged after every step. That loses
@@ -26,9 +26,12 @@ import torch.multiprocessing as mp
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from separator.cards import Card, parse_card, read_card, write_card
+from separator.downloads import sha256_of
 from separator.networks import build_network
 from separator.training.losses import negative_sdr
 
+NAME = "pocket"
 STEMS = ("drums", "bass", "other", "vocals")
 BANDS = [4] * 12 + [8] * 8 + [16] * 8 + [48] * 7 + [128] * 6 + [705]  # of 2,049 bins
 NETWORK: dict[str, Any] = {
@@ -129,6 +132,18 @@ class Optimizer:
             part.zero_grad()
 
 
+def start_quietly(network: nn.Module) -> None:
+    """Make the first masks small.
+
+    Random masks of full size are worse than silence, and the quickest way from there to silence is
+    to shut the gates of the mask estimators, which then let no gradient through.
+    """
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "mask_estimators" in name:
+                parameter.mul_(0.1)
+
+
 class Run:
     """The state of a training run and its checkpoint."""
 
@@ -136,6 +151,7 @@ class Run:
         self.path = folder / "checkpoint.pt"
         torch.manual_seed(seed)
         self.network = build_network("bs_roformer", **NETWORK)
+        start_quietly(self.network)
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
         )
@@ -145,6 +161,7 @@ class Run:
             self._load()
 
     def save(self) -> None:
+        """Write the checkpoint; an interrupted write leaves the earlier one."""
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -211,8 +228,8 @@ def train(rank: int, options: argparse.Namespace) -> None:
         if rank == 0 and run.steps % 20 == 0:
             seen = (run.steps - started) * options.processes * BATCH * SECONDS
             print(
-                f"step {run.steps} {progress:.1%} {run.elapsed:.0f} s SDR {-np.mean(losses):.2f} dB "
-                f"{len(songs.songs)} songs {seen:.0f} audio-seconds",
+                f"step {run.steps} {progress:.1%} {run.elapsed:.0f} s {len(songs.songs)} songs "
+                f"SDR {-np.mean(losses):.2f} dB {seen:.0f} audio-seconds",
                 flush=True,
             )
             losses.clear()
@@ -225,20 +242,43 @@ def train(rank: int, options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the averaged weights as float16 safetensors under their public names."""
+    """Write the averaged weights as float16 safetensors under their public names, and the card."""
     state = torch.load(options.run / "checkpoint.pt", weights_only=True)
-    run = Run(options.run / "nothing", 0)
-    run.average.load_state_dict(state["average"])
+    average = torch.optim.swa_utils.AveragedModel(build_network("bs_roformer", **NETWORK))
+    average.load_state_dict(state["average"])
     weights = {
-        name: tensor.detach().to(torch.float16).contiguous()
-        for name, tensor in run.average.module.state_dict().items()
+        name: tensor.to(torch.float16).contiguous()
+        for name, tensor in average.module.state_dict().items()
     }
-    part = options.weights.with_suffix(".part")
-    save_file(weights, part, metadata={"format": "pt", "steps": str(state["steps"])})
-    part.rename(options.weights)
-    print(
-        f"{options.weights}: {options.weights.stat().st_size / 1e6:.1f} MB, {state['steps']} steps"
-    )
+    path = options.models / "weights" / f"{NAME}.safetensors"
+    save_file(weights, path.with_suffix(".part"), metadata={"format": "pt"})
+    path.with_suffix(".part").rename(path).chmod(0o644)
+    write_card(_card(path), options.models)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB after {state['steps']} steps")
+
+
+def _card(path: Path) -> Card:
+    """Describe the weights; what a person wrote into an earlier card is kept."""
+    numbers = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    fields = {key: value for key, value in NETWORK.items() if key != "stems"}
+    card = {
+        "name": NAME,
+        "description": "Drums, bass, other, vocals; small, for trying everything out",
+        "network": "bs_roformer",
+        "parameters": fields,
+        "stems": list(STEMS),
+        "segment": 6.0,
+        "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
+        "licence": "MIT",
+        "note": "Made on two CPU cores in about an hour: it shows the program at work, and real "
+        "music sounds unlike what it was trained on. Use a larger model for your songs.",
+        "training_data": "Synthetic music only: songs composed and played by a seeded generator",
+        "source": "scripts/train_bundled.py",
+    }
+    earlier = path.parent.parent / f"{NAME}.yaml"
+    if earlier.exists():
+        card |= {"scores": read_card(earlier).model_dump()["scores"]}
+    return parse_card(card, earlier.name)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -252,9 +292,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--save-every", type=float, default=4.0, help="minutes between checkpoints")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(work=launch)
-    two = commands.add_parser("export", help="write the weights of RUN")
+    two = commands.add_parser("export", help="write the weights of RUN and their card")
     two.add_argument("run", type=Path)
-    two.add_argument("weights", type=Path)
+    two.add_argument("models", type=Path, help="the folder of cards, with `weights` in it")
     two.set_defaults(work=export)
     return root
 
