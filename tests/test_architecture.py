@@ -20,7 +20,7 @@ RULES = {  # what these may import of the package, besides themselves
     "bands": {"errors"},
     "networks": {"errors", "stft", "bands", "masks"},
     "inference": {"errors"},
-    "ensemble": {"errors", "stft"},
+    "ensemble": {"errors", "stft", "masks"},
     "tracks": {"errors", "audio"},
 }
 OPTIONAL = {"gradio", "lightning", "torchaudio", "museval", "matplotlib", "ray", "librosa"}

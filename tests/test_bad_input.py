@@ -43,7 +43,7 @@ def run(*words: str, before=without_privileges) -> subprocess.CompletedProcess[s
         text=True,
         errors="surrogateescape",
         preexec_fn=before,
-        timeout=100,
+        timeout=600,
     )
 
 
