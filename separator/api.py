@@ -1,4 +1,4 @@
-"""The Python interface: one model, loaded once, that separates arrays, streams and files.
+"""The Python interface: one model or ensemble, loaded once, that separates arrays, streams, files.
 
 from separator import Separator
 
@@ -9,12 +9,14 @@ result = separator.separate_file("song.mp3", "out")         # out/song/vocals.wa
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +26,18 @@ from separator.audio.layout import Layout
 from separator.audio.reader import open_audio
 from separator.audio.resample import Block
 from separator.audio.stems import StemWriter
-from separator.cards import Card
-from separator.errors import AudioError, ConfigError
+from separator.cards import AnyCard, Card, Ensemble
+from separator.errors import AudioError, ConfigError, ModelError
 from separator.inference import (
     Monitor,
-    Plan,
     Progress,
     Runner,
     pick_device,
     pick_precision,
     track_statistics,
 )
+from separator.members import resolve
+from separator.model import Settings, assemble
 from separator.naming import DEFAULT_TEMPLATE, check_template, output_names, stem_path
 from separator.stream import Stream
 from separator.threads import prefetch
@@ -85,12 +88,11 @@ class Separator:
     """Hold a model in memory and separate with it; safe to use from several threads.
 
     Args:
-        model: Name of a card, path of a card, or a card.
+        model: Name of a card, path of a card, or a card; of a model or of an ensemble.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16; of the network's core.
-        segment: Length of a segment in seconds; the card's unless given.
-        overlap: Share of a segment that the next one covers again, in [0, 1); the card's unless
-            given.
+        segment: Length of a segment in seconds; the card's unless given, like all that follows.
+        overlap: Share of a segment that the next one covers again, in [0, 1).
         batch_size: Segments that go through the network together.
         shifts: Passes over differently placed segments that are averaged.
         seed: Of the placement.
@@ -105,7 +107,7 @@ class Separator:
 
     def __init__(
         self,
-        model: str | Path | Card = DEFAULT_MODEL,
+        model: str | Path | AnyCard = DEFAULT_MODEL,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -117,22 +119,32 @@ class Separator:
         augmentations: Sequence[str] = (),
         offline: bool = False,
     ) -> None:
-        self.card = model if isinstance(model, Card) else find_card(str(model))
+        self.card = model if isinstance(model, Card | Ensemble) else find_card(str(model))
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        self.plan = Plan(
-            round((self.card.segment if segment is None else segment) * self.card.sample_rate),
-            self.card.overlap if overlap is None else overlap,
-            batch_size,
-            shifts,
-            seed,
-        )
-        self._runner = Runner(
-            load_network(self.card, offline=offline),
-            self.device,
-            self.precision,
-            augmentations=tuple(augmentations),
-        )
+        settings = Settings(segment, overlap, batch_size, shifts, seed)
+        self._tree = resolve(self.card)
+        settings.check(self._tree.models)  # before anything is fetched
+        self._runners = {
+            card.name: Runner(
+                load_network(card, offline=offline),
+                self.device,
+                self.precision,
+                augmentations=tuple(augmentations),
+            )
+            for card in self._tree.models
+        }
+        self._model = assemble(self._tree, self._runners, settings)
+
+    def with_settings(self, settings: Settings) -> Separator:
+        """Return a separator of the same networks in memory that segments differently.
+
+        Raises:
+            ConfigError: A value that isn't allowed.
+        """
+        other = copy.copy(self)
+        other._model = assemble(self._tree, self._runners, settings)
+        return other
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -143,6 +155,17 @@ class Separator:
     def sample_rate(self) -> int:
         """Rate that the model works at, in Hz; other rates are resampled there and back."""
         return self.card.sample_rate
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, on its device and in its precision; a list for an ensemble's."""
+        networks = [runner.network for runner in self._runners.values()]
+        return networks[0] if isinstance(self.card, Card) else nn.ModuleList(networks)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How segments are cut, placed and batched; of each member of an ensemble."""
+        return self._model.settings
 
     def names(self, stems: Sequence[str] | None, residual: str | None) -> tuple[str, ...]:
         """Return the names of what a run with these options gives.
@@ -202,7 +225,7 @@ class Separator:
     @property
     def needs_statistics(self) -> bool:
         """Whether the model wants mean and deviation of the whole track before it starts."""
-        return self.card.normalization == "track"
+        return self._model.needs_statistics
 
     def stream(
         self,
@@ -238,22 +261,21 @@ class Separator:
         names = self.names(stems, residual)
         if self.needs_statistics and statistics is None:
             raise ConfigError(f"'{self.card.name}' needs the statistics of the whole track.")
-        wanted = tuple(self.stems.index(name) for name in stems) if stems else None
+        model = self._model.only(stems or self.stems)
         total = None
         if samples is not None:
-            total = self.plan.segments(math.ceil(samples * self.sample_rate / sample_rate))
+            total = model.segments(math.ceil(samples * self.sample_rate / sample_rate))
         return Stream(
             blocks=checked(blocks, sample_rate),
             names=names,
             residual=bool(residual),
-            runner=self._runner.with_stems(wanted),
-            plan=self.plan,
+            model=model,
             monitor=Monitor(total, progress, cancel),
+            statistics=statistics,
             adapter=lambda channels: Adapter(
                 sample_rate,
                 self.sample_rate,
                 pair_channels(channels, self.card.channels, layout),
-                statistics,
             ),
         )
 
@@ -387,6 +409,12 @@ def load_model(name: str, *, offline: bool = False) -> nn.Module:
     Shape: `(batch, channels, time) -> (batch, stems, channels, time)`.
 
     Raises:
-        ModelError: Unknown model, or weights that are missing, damaged or don't fit.
+        ModelError: Unknown model, an ensemble, or weights that are missing, damaged or don't fit.
     """
-    return load_network(find_card(name), offline=offline)
+    card = find_card(name)
+    if isinstance(card, Ensemble):
+        members = ", ".join(member.model for member in card.members)
+        raise ModelError(
+            f"'{name}' is an ensemble of several networks; load one of {members}, or use Separator."
+        )
+    return load_network(card, offline=offline)

@@ -1,0 +1,57 @@
+"""`separator app`: the web app."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from separator.cli.console import line, message
+from separator.errors import ConfigError
+
+
+def web_app(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens the app to your network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 7860,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Ask for this name, and for the password in $SEPARATOR_PASSWORD."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    max_minutes: Annotated[float, typer.Option(help="Longest song that is taken.")] = 60,
+    max_megabytes: Annotated[float, typer.Option(help="Largest file that is taken.")] = 1000,
+    keep_minutes: Annotated[
+        float, typer.Option(help="How long results stay after they were last used.")
+    ] = 60,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="Open the page in your browser.")
+    ] = False,
+) -> None:
+    """Start the web app: drop a song, play with its stems."""
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "The web app needs Gradio, which isn't here: pip install 'separator[app]'"
+        ) from error
+    from separator.web.app import Server
+    from separator.web.settings import Settings
+
+    settings = Settings(
+        host=host,
+        port=port,
+        user=user,
+        password=os.environ.get("SEPARATOR_PASSWORD") if user else None,
+        device=device,
+        max_bytes=round(max_megabytes * 1e6),
+        max_seconds=max_minutes * 60,
+        keep_seconds=keep_minutes * 60,
+    )
+    with Server(settings) as server:
+        line(server.url)
+        if not settings.may_manage:
+            message("Everyone who reaches this address can use it; --user asks for a password.")
+        if browser:
+            typer.launch(server.url)
+        server.wait()

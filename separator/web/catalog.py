@@ -1,0 +1,219 @@
+"""The zoo as the web app shows it: what there is, what it costs, how fast it is here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from separator.cards import Card
+from separator.downloads import Progress, megabytes
+from separator.errors import ConfigError, ModelError, nearest
+from separator.resources import data_folder
+from separator.zoo import (
+    DEFAULT_MODEL,
+    add_model,
+    cache_dir,
+    download,
+    is_available,
+    is_offline,
+    list_cards,
+    local_path,
+    user_folder,
+)
+
+log = logging.getLogger(__name__)
+
+# What people may combine models for is open; what they read here is the kind of network.
+_KINDS = {
+    "bs_roformer": "band-split transformer",
+    "mel_band_roformer": "mel-band transformer",
+    "htdemucs": "hybrid transformer",
+    "hdemucs": "hybrid waveform and spectrogram network",
+    "scnet": "sparse-compression network",
+}
+
+
+class Catalog:
+    """Look models up by their exact names, never by a path."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stamp: object = None
+        self._cards: dict[str, Card] = {}
+
+    def cards(self) -> list[Card]:
+        """Return all cards: what runs at once first, then by name."""
+        with self._lock:
+            stamp = [_modified(folder) for folder in (data_folder("models"), user_folder())]
+            if stamp != self._stamp:
+                self._cards = {card.name: card for card in _readable_cards()}
+                self._stamp = stamp
+        return sorted(self._cards.values(), key=_usefulness)
+
+    def find(self, name: str) -> Card:
+        """Return the card of that name.
+
+        Raises:
+            ModelError: There is none.
+        """
+        known = {card.name: card for card in self.cards()}
+        if name not in known:
+            hint = nearest(str(name), known) or " The tab Models lists them."
+            raise ModelError(f"Unknown model '{name}'.{hint}")
+        return known[name]
+
+    def ready(self) -> list[Card]:
+        """Return the cards whose weights are here."""
+        return [card for card in self.cards() if is_available(card)]
+
+    def default(self) -> str | None:
+        """Return the name of the model that is chosen at first: the bundled one, if it is there."""
+        names = [card.name for card in self.ready()]
+        return DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names), None)
+
+    def download(self, name: str, progress: Progress) -> None:
+        """Fetch the weights of a model and verify them.
+
+        Raises:
+            ModelError: They can't be had, or downloads are switched off.
+        """
+        card = self.find(name)
+        if is_offline() and not is_available(card):
+            raise ModelError("Downloads are switched off on this server (SEPARATOR_OFFLINE).")
+        download(card, progress=progress)
+
+    def delete(self, name: str) -> None:
+        """Delete what was downloaded for a model, or a model that was added.
+
+        Raises:
+            ModelError: It came with the program, or nothing of it is here.
+        """
+        card = self.find(name)
+        if self.is_added(card):
+            self._forget(card)
+        elif card.bundled:
+            raise ModelError(f"'{name}' came with the program and stays.")
+        elif not is_available(card):
+            raise ModelError(f"'{name}' isn't downloaded; there is nothing to delete.")
+        else:
+            local_path(card).unlink()
+
+    def _forget(self, card: Card) -> None:
+        weights = card.bundled
+        if weights and weights.resolve().parent == (user_folder() / "weights").resolve():
+            weights.unlink(missing_ok=True)
+        elif not card.bundled:
+            local_path(card).unlink(missing_ok=True)
+        if card.path:
+            card.path.unlink(missing_ok=True)
+
+    def is_added(self, card: Card) -> bool:
+        """Whether the card lies in the user's own folder."""
+        return card.path is not None and card.path.parent.resolve() == user_folder().resolve()
+
+    def add(self, checkpoint: Path, config: Path, name: str = "") -> Card:
+        """Make a model from a checkpoint and its YAML; weights are data here and never run code.
+
+        Raises:
+            ModelError: The checkpoint can't be read safely, or doesn't fit.
+            ConfigError: The YAML lacks something, or the name is taken or not allowed.
+        """
+        return add_model(checkpoint, config, name=name.strip() or None, copy=True)
+
+
+def _readable_cards() -> list[Card]:
+    try:
+        return list_cards()
+    except ConfigError as error:  # one bad card of the user's must not close the whole app
+        log.warning("The cards in '%s' are left out: %s", user_folder(), error)
+        return list_cards([data_folder("models")])
+
+
+def _modified(folder: Path) -> float:
+    return folder.stat().st_mtime if folder.is_dir() else 0.0
+
+
+def _usefulness(card: Card) -> tuple[bool, bool, str]:
+    return card.name != DEFAULT_MODEL, not is_available(card), card.name
+
+
+def place(card: Card) -> str:
+    """Say in two words where the weights are."""
+    if is_available(card):
+        return "ready" if card.bundled else "downloaded"
+    return "missing" if card.bundled else "to download"
+
+
+def stems_of(cards: Iterable[Card]) -> list[str]:
+    """Return all stems, those of most models first."""
+    counts: dict[str, int] = {}
+    for card in cards:
+        for stem in card.stems:
+            counts[stem.lower()] = counts.get(stem.lower(), 0) + 1
+    return sorted(counts, key=lambda stem: (-counts[stem], stem))
+
+
+def best_score(card: Card, stem: str | None = None) -> tuple[str, float, str] | None:
+    """Return stem, decibels and definition of the best published score."""
+    scores = [
+        (name, value, f"{score.definition}, {score.dataset}")
+        for score in card.scores
+        for name, value in score.values.items()
+        if stem in (None, name.lower())
+    ]
+    return max(scores, key=lambda score: score[1], default=None)
+
+
+def summary(card: Card, speed: float | None) -> list[tuple[str, str]]:
+    """Say what matters about a model, in pairs of a word and its value."""
+    facts = [
+        ("Stems", ", ".join(card.stems)),
+        ("Kind", _KINDS.get(card.network, card.network)),
+        ("Size", f"{megabytes(card.weights.bytes)}, {place(card)}"),
+        ("Speed here", _speed(speed)),
+        ("Trained on", card.training_data),
+        ("Licence", card.licence),
+    ]
+    if best := best_score(card):
+        facts.insert(3, ("Published", f"{best[0]} {best[1]:.1f} dB ({best[2]})"))
+    return facts
+
+
+def _speed(speed: float | None) -> str:
+    """Write seconds of work per second of music for people.
+
+    >>> _speed(0.25), _speed(3.0), _speed(None)
+    ('4 x faster than playing', '3 x slower than playing', 'not measured yet')
+    """
+    if speed is None:
+        return "not measured yet"
+    if speed < 1:
+        return f"{1 / speed:.2g} x faster than playing"
+    return f"{speed:.2g} x slower than playing"
+
+
+class Speeds:
+    """Remember how fast models run on this machine, in seconds per second of music."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or cache_dir() / "speeds.json"
+        self._known: dict[str, float] = {}
+        with suppress(OSError, ValueError):
+            self._known = {str(k): float(v) for k, v in json.loads(self._path.read_text()).items()}
+
+    def get(self, name: str) -> float | None:
+        """Return what the last song took, relative to its length."""
+        return self._known.get(name)
+
+    def note(self, name: str, seconds: float, duration: float) -> None:
+        """Remember a run; of songs under five seconds the start is most of the time."""
+        if duration < 5:
+            return
+        self._known[name] = seconds / duration
+        with suppress(OSError):  # a cache that can't be written costs nothing
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(self._known))

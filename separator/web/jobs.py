@@ -1,0 +1,183 @@
+"""A queue of jobs: one runs at a time, the others know their place, each can be cancelled.
+
+```
+submit ──> waiting ──> running ──> done
+              │           ├──────> failed      (one line for the user, the rest in the log)
+              └───────────┴──────> cancelled
+```
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from separator.errors import Cancelled, ConfigError, SeparatorError
+
+if TYPE_CHECKING:
+    from separator.inference import Progress
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work and what has become of it so far.
+
+    Attributes:
+        title: Of the song, for people.
+        owner: Session that it belongs to.
+        work: What is done; it gets the job, reports to it, and heeds its `cancel`.
+        error: One line for the user, where it failed.
+    """
+
+    title: str
+    owner: str
+    work: Callable[[Job], Any]
+    state: State = "waiting"
+    step: str = ""
+    result: Any = None
+    error: str | None = None
+    done: int = 0
+    total: int | None = None
+    cancel: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    _began: float | None = None  # when the first segment was about to start
+
+    def begin(self, step: str) -> None:
+        """Say what happens now; stop here if the user wishes to."""
+        if self.cancel.is_set():
+            raise Cancelled("Cancelled.")
+        self.step = step
+        self._began = time.monotonic()
+
+    def report(self, progress: Progress) -> None:
+        """Take note of the segments that are done."""
+        self.done, self.total = progress.done, progress.total
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the segments that is done, in [0, 1]; None while that isn't known."""
+        return None if not self.total else min(1.0, self.done / self.total)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate the time that the remaining segments take, in seconds."""
+        if not self.total or not self.done or self._began is None:
+            return None
+        each = (time.monotonic() - self._began) / self.done
+        return max(0.0, each * (self.total - self.done))
+
+
+class Queue:
+    """Run jobs one after the other in a thread of its own.
+
+    Args:
+        max_waiting: Jobs that may wait; more are refused.
+    """
+
+    def __init__(self, max_waiting: int) -> None:
+        self.max_waiting = max_waiting
+        self._jobs: list[Job] = []  # the first one runs
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="separator-jobs", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> Job:
+        """Append a job.
+
+        Raises:
+            ConfigError: The queue is full.
+        """
+        with self._changed:
+            if len(self._jobs) > self.max_waiting:
+                raise ConfigError(
+                    f"{self.max_waiting} songs are waiting already, more are not taken. "
+                    "Try again in a few minutes."
+                )
+            self._jobs.append(job)
+            self._changed.notify_all()
+        return job
+
+    def place(self, job: Job) -> int:
+        """Return how many jobs come before this one; 0 if it runs or has ended."""
+        with self._changed:
+            return self._jobs.index(job) if job in self._jobs else 0
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job: at once if it waits, after the current layer of the network if it runs."""
+        job.cancel.set()
+        with self._changed:
+            if job.state == "waiting" and job in self._jobs:
+                self._jobs.remove(job)
+                _end(job, "cancelled")
+
+    def cancel_all(self, owner: str = "") -> None:
+        """Stop the jobs of all owners whose name begins like this."""
+        with self._changed:
+            jobs = [job for job in self._jobs if job.owner.startswith(owner)]
+        for job in jobs:
+            self.cancel(job)
+
+    def close(self) -> None:
+        """Stop everything and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self.cancel_all()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                if self._closed:
+                    return
+                job = self._jobs[0]
+                job.state = "running"
+            state = _work(job)
+            with self._changed:
+                self._jobs.remove(job)
+            _end(job, state)
+
+
+def _work(job: Job) -> State:
+    """Run a job to its end, whatever that is."""
+    try:
+        job.begin("Starting")
+        job.result = job.work(job)
+    except Cancelled:
+        return "cancelled"
+    except Exception as error:
+        job.error = friendly(error)
+        return "failed"
+    return "done"
+
+
+def _end(job: Job, state: State) -> None:
+    job.state = state
+    job.work = _nothing  # it holds the model and the request
+    job.ended.set()
+
+
+def _nothing(job: Job) -> None:
+    """Stand in for the work of a job that has ended."""
+
+
+def friendly(error: Exception) -> str:
+    """Return one line for the user; log what only a developer can use."""
+    if isinstance(error, SeparatorError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        log.error("The disk is full.", exc_info=error)
+        return "The disk is full. Results that you no longer need can be deleted; then try again."
+    log.error("Unexpected error in a job.", exc_info=error)
+    return "Something went wrong inside the program; the details are in the server's log."

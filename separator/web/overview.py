@@ -1,0 +1,86 @@
+"""What a track looks like from afar: its waveform and its spectrogram, for drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Block = npt.NDArray[np.float32]
+
+COLUMNS = 1200  # points in time: more than a large screen is wide
+BANDS = 96  # bands of frequency, evenly spaced in octaves
+LOWEST, HIGHEST = 40.0, 16000.0  # Hz
+RANGE_DB = 72.0  # below full scale; what is softer is drawn black
+_FFT = 4096
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Hold the pictures of one track.
+
+    Attributes:
+        peaks: Largest sample of each column, full scale is 255. Shape `(columns,)`.
+        spectrogram: Level in dB, from `-RANGE_DB` (0) to full scale (255), the lowest band first.
+            Shape `(columns, bands)`.
+    """
+
+    peaks: Bytes
+    spectrogram: Bytes
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing would be seen of the track, or heard."""
+        return not self.peaks.any()
+
+
+def overview(blocks: Iterable[Block], samples: int, sample_rate: int) -> Overview:
+    """Draw a track while it streams by.
+
+    Args:
+        blocks: Float samples, full scale at 1. Shape `(channels, time)` each.
+        samples: Of the whole track, per channel.
+        sample_rate: In Hz.
+    """
+    columns = min(COLUMNS, max(1, samples))
+    peaks = np.zeros(columns, np.float32)
+    spectra = np.zeros((columns, BANDS), np.float32)
+    edges = np.arange(columns + 1) * samples // columns
+    painter = _Painter(sample_rate)
+    column, buffer = 0, np.zeros((1, 0), np.float32)
+    for block in blocks:
+        buffer = np.concatenate([np.broadcast_to(buffer, (len(block), buffer.shape[1])), block], 1)
+        while column < columns and buffer.shape[1] >= (size := edges[column + 1] - edges[column]):
+            peaks[column] = np.abs(buffer[:, :size]).max(initial=0)
+            spectra[column] = painter(buffer[:, : max(size, _FFT)])
+            buffer, column = buffer[:, size:], column + 1
+    return Overview(_bytes(peaks), _bytes(1 + spectra / RANGE_DB))
+
+
+class _Painter:
+    """Turn a piece of sound into the levels of its bands, in dB of full scale."""
+
+    def __init__(self, sample_rate: int) -> None:
+        edges = np.geomspace(LOWEST, min(HIGHEST, sample_rate / 2), BANDS + 1)
+        bins = np.round(edges * _FFT / sample_rate).astype(int)
+        self._low = np.minimum(bins[:-1], _FFT // 2)
+        self._high = np.clip(bins[1:], self._low + 1, _FFT // 2 + 1)
+        self._window = np.hanning(_FFT).astype(np.float32)
+
+    def __call__(self, piece: Block) -> npt.NDArray[np.float32]:
+        start = max(0, (piece.shape[1] - _FFT) // 2)
+        frame = piece[:, start : start + _FFT].mean(0)
+        window = self._window[: len(frame)]
+        spectrum = np.abs(np.fft.rfft(frame * window, _FFT)) * (4 / _FFT)
+        levels = [spectrum[low:high].max() for low, high in zip(self._low, self._high, strict=True)]
+        decibels: npt.NDArray[np.float32] = 20 * np.log10(np.maximum(levels, 1e-6))
+        return decibels
+
+
+def _bytes(values: npt.NDArray[np.float32]) -> Bytes:
+    """Round [0, 1] to bytes; what is heard at all is never drawn as nothing."""
+    scaled = np.clip(np.ceil(values * 255 - 1e-3), 0, 255)
+    return scaled.astype(np.uint8)

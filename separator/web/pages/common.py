@@ -1,0 +1,136 @@
+"""What several pages share: the options of a run, and waiting for jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from separator.errors import ConfigError
+from separator.web import view
+from separator.web.catalog import summary
+from separator.web.jobs import Job
+from separator.web.service import BIT_DEPTHS, FORMATS, Request, Service
+
+SAME = "as the song"
+# How our events differ from Gradio's defaults: the queue that counts is our own.
+EVENT: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_limit": None,
+}
+_TICK = 0.2  # seconds between two looks at a job
+
+
+def session(request: gr.Request, page: str) -> str:
+    """Name the owner of what a page of this browser's tab starts."""
+    return f"{request.session_hash}/{page}"
+
+
+async def watch(service: Service, job: Job) -> AsyncIterator[str]:
+    """Yield the state of a job as HTML while it lasts; a closed tab cancels it."""
+    shown = ""
+    try:
+        while not job.ended.is_set() and not job.cancel.is_set():
+            html = view.status(job, service.queue.place(job))
+            if html != shown:
+                yield html
+                shown = html
+            await asyncio.sleep(_TICK)
+        yield view.status(job, 0)
+    finally:
+        if not job.ended.is_set():
+            service.queue.cancel(job)
+
+
+def seconds_of(text: str, what: str) -> float | None:
+    """Read a time as people type it: seconds, or minutes and seconds with a colon.
+
+    Raises:
+        ConfigError: It is neither.
+
+    >>> seconds_of("1:30", "From"), seconds_of(" 12.5", "From"), seconds_of("", "To")
+    (90.0, 12.5, None)
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
+        raise ConfigError(f"{what} is '{text}'; write seconds (90) or minutes:seconds (1:30).")
+    parts = [float(part) for part in text.split(":")]
+    return math.fsum(part * 60**power for power, part in enumerate(reversed(parts)))
+
+
+def range_of(start: str, end: str) -> tuple[float, float | None]:
+    """Read a range as start and duration in seconds.
+
+    Raises:
+        ConfigError: It can't be read, or ends before it begins.
+    """
+    first = seconds_of(start, "From") or 0.0
+    last = seconds_of(end, "To")
+    if last is not None and last <= first:
+        raise ConfigError(f"The range ends at {end.strip()}, before it begins ({start.strip()}).")
+    return first, None if last is None else last - first
+
+
+def models(service: Service) -> list[tuple[str, str]]:
+    """Return the models to choose from: those whose weights are here."""
+    return [(f"{card.name}: {card.description}", card.name) for card in service.catalog.ready()]
+
+
+def model_facts(service: Service, name: str | None) -> str:
+    """Say what matters about a model as HTML."""
+    if not name:
+        return view.message("No model is here yet. The tab Models has some to download.")
+    card = service.catalog.find(name)
+    note = view.message(card.note) if card.note else ""
+    return view.facts(summary(card, service.speeds.get(card.name))) + note
+
+
+def stem_choices(service: Service, name: str | None) -> list[str]:
+    """Return the stems of a model."""
+    return list(service.catalog.find(name).stems) if name else []
+
+
+class Advanced:
+    """The options that most people never open."""
+
+    def __init__(self) -> None:
+        with gr.Accordion("Advanced", open=False):
+            self.format = gr.Dropdown(list(FORMATS), value="wav", label="Format of the stems")
+            depths = [(SAME, 0), *((f"{n} bit", n) for n in BIT_DEPTHS)]
+            self.depth = gr.Dropdown(depths, value=0, label="Bit depth (wav, flac)")
+            self.precision = gr.Dropdown(
+                ["auto", "float32", "bfloat16"], value="auto", label="Precision"
+            )
+            self.overlap = gr.Slider(
+                0, 0.9, value=0, step=0.05, label="Overlap of segments (0: the model's own)"
+            )
+            self.shifts = gr.Slider(0, 8, value=0, step=1, label="Shifts: passes that are averaged")
+        self.inputs = [self.format, self.depth, self.precision, self.overlap, self.shifts]
+
+    @staticmethod
+    def read(
+        audio_format: str, depth: int, precision: str, overlap: float, shifts: float
+    ) -> dict[str, Any]:
+        """Turn the values of `inputs` into fields of a `Request`."""
+        lossless = audio_format in ("wav", "flac")
+        return {
+            "audio_format": audio_format,
+            "bit_depth": int(depth) if depth and lossless else None,
+            "precision": precision,
+            "overlap": float(overlap) or None,
+            "shifts": int(shifts),
+        }
+
+
+def upload(path: str, **fields: Any) -> Request:
+    """Make a request of an upload; Gradio's copy keeps the name of the user's file."""
+    source = Path(path)
+    return Request(source=source, title=fields.pop("title", source.stem), **fields)

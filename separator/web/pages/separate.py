@@ -1,0 +1,141 @@
+"""The first page: one song in, its stems out, to play with at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+
+from separator.errors import SeparatorError
+from separator.web import view
+from separator.web.jobs import friendly
+from separator.web.pages.common import (
+    EVENT,
+    Advanced,
+    model_facts,
+    models,
+    range_of,
+    session,
+    stem_choices,
+    upload,
+    watch,
+)
+from separator.web.service import Service
+
+_WELCOME = """
+<div class="sep-welcome">
+<h2>Drop a song, get its stems</h2>
+<ol><li>Choose a file on the left: wav, flac, mp3, m4a, ogg, opus, a video.</li>
+<li>Press <b>Separate</b>. Nothing leaves the computer that this page comes from.</li>
+<li>Play the stems here: solo, mute, loop, compare, download.</li></ol></div>
+"""
+
+
+def build(service: Service) -> gr.Dropdown:
+    """Put the page into the layout; return the choice of models."""
+    default = service.catalog.default()
+    stems = stem_choices(service, default)
+    with gr.Row(elem_classes="sep-columns"):
+        with gr.Column(scale=1, min_width=300, elem_classes="sep-side"):
+            song = gr.File(label="Song", elem_id="song", height=120)
+            model = gr.Dropdown(models(service), value=default, label="Model", elem_id="model")
+            wanted = gr.CheckboxGroup(stems, value=stems, label="Stems", elem_id="stems")
+            with gr.Row(elem_classes="sep-actions"):
+                run = gr.Button("Separate", variant="primary", elem_id="separate")
+                cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
+            with gr.Accordion("About this model", open=False):
+                about = gr.HTML(model_facts(service, default))
+            with gr.Accordion("Range, instrumental, recording", open=False):
+                rest = gr.Checkbox(
+                    False,
+                    label="Also what these stems leave over",
+                    info="Of vocals alone, that is the instrumental.",
+                    elem_id="rest",
+                    container=False,
+                )
+                with gr.Row():
+                    start = gr.Textbox("", label="From", placeholder="0:00", min_width=90)
+                    end = gr.Textbox("", label="To", placeholder="the end", min_width=90)
+                recording = gr.Audio(
+                    sources=["microphone"], type="filepath", format="wav", label="Recording"
+                )
+            advanced = Advanced()
+        with gr.Column(scale=3, min_width=320):
+            status = gr.HTML("", elem_id="status")
+            player = gr.HTML(_WELCOME, elem_id="player")
+            demo = gr.Button("Try it with the demo song", elem_id="demo")
+
+    def about_model(name: str) -> tuple[Any, str]:
+        choices = stem_choices(service, name)
+        return gr.CheckboxGroup(choices, value=choices), model_facts(service, name)
+
+    async def separate(
+        request: gr.Request,
+        song: str | None,
+        recording: str | None,
+        model: str,
+        wanted: list[str],
+        rest: bool,
+        start: str,
+        end: str,
+        *options: Any,
+    ) -> AsyncIterator[dict[Any, Any]]:
+        """Separate one song; the result is the player's HTML."""
+        idle = {run: gr.Button(interactive=True), cancel: gr.Button(visible=False)}
+        try:
+            if not (song or recording):
+                raise SeparatorError("Choose a song first, or record one.")
+            if not wanted:
+                raise SeparatorError("Choose at least one stem.")
+            first, duration = range_of(start, end)
+            everything = set(wanted) == set(stem_choices(service, model))
+            job = service.submit(
+                upload(
+                    song or recording or "",
+                    model=model,
+                    stems=() if everything else tuple(wanted),
+                    residual=_residual(service, model, wanted) if rest else "",
+                    start=first,
+                    duration=duration,
+                    **Advanced.read(*options),
+                ),
+                session(request, "separate"),
+            )
+        except Exception as error:
+            yield {status: view.problem(friendly(error)), **idle}
+            return
+        yield {
+            run: gr.Button(interactive=False),
+            cancel: gr.Button(visible=True),
+            demo: gr.Button(visible=False),
+            player: "",
+        }
+        async for html in watch(service, job):
+            yield {status: html}
+        if job.state == "done":
+            yield {player: view.player(job.result.token), **idle}
+        else:
+            yield {player: _WELCOME, demo: gr.Button(visible=True), **idle}
+
+    def stop(request: gr.Request) -> None:
+        service.queue.cancel_all(session(request, "separate"))
+
+    outputs = [status, player, run, cancel, demo]
+    inputs = [song, recording, model, wanted, rest, start, end, *advanced.inputs]
+    model.change(about_model, model, [wanted, about], **EVENT)
+    run.click(separate, inputs, outputs, **EVENT)
+    demo.click(lambda: str(service.demo_song()), None, song, **EVENT).then(
+        separate, inputs, outputs, **EVENT
+    )
+    cancel.click(stop, queue=False, **EVENT)
+    return model
+
+
+def _residual(service: Service, model: str, wanted: list[str]) -> str:
+    """Name what is left over: the model's word, or what everybody calls it."""
+    card = service.catalog.find(model)
+    if wanted == ["vocals"]:
+        return "instrumental"
+    name = card.residual or "rest"
+    return name if name not in wanted else "rest"

@@ -1,0 +1,81 @@
+"""One model in memory per device, shared by all users."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from separator.errors import Cancelled
+
+if TYPE_CHECKING:
+    from separator.api import Separator
+    from separator.cards import AnyCard
+
+
+class ModelPool:
+    """Keep the model that was used last, and give it up for another.
+
+    Args:
+        device: Where models run; see `separator.inference.pick_device`.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self.device = device
+        self._held: tuple[tuple[str, str], Separator] | None = None
+        self._lock = threading.Lock()
+
+    def get(
+        self,
+        card: AnyCard,
+        *,
+        precision: str = "auto",
+        overlap: float | None = None,
+        shifts: int = 0,
+    ) -> Separator:
+        """Return a separator for a card, loading the network only if another one is held.
+
+        Raises:
+            ModelError: The weights are missing, damaged or don't fit.
+            ConfigError: A value that isn't allowed.
+        """
+        from separator.api import Separator
+        from separator.model import Settings
+
+        key = (card.model_dump_json(), precision)
+        with self._lock:
+            if self._held is None or self._held[0] != key:
+                self._drop()
+                separator = Separator(card, device=self.device, precision=precision)
+                self._held = (key, separator)
+            separator = self._held[1]
+        return separator.with_settings(Settings(overlap=overlap, shifts=shifts))
+
+    def _drop(self) -> None:
+        import torch
+
+        self._held = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def interruptible(separator: Separator, cancel: threading.Event) -> Iterator[None]:
+    """Let `cancel` stop the network between two of its layers, not only between segments.
+
+    A segment of a large model takes many seconds on a CPU; nobody waits for that.
+    """
+
+    def check(*_: Any) -> None:
+        if cancel.is_set():
+            raise Cancelled("Cancelled.")
+
+    hooks = [module.register_forward_pre_hook(check) for module in separator.network.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,265 @@
+"""What the app does, without its pages: from an upload to a song that can be played.
+
+```
+Request ──check──> Job in the queue ──model, network──> stems on disk ──draw──> Song
+```
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from separator.api import Result
+from separator.audio import probe
+from separator.audio.info import AudioInfo
+from separator.cards import Card
+from separator.errors import AudioError, ConfigError
+from separator.naming import output_names
+from separator.resources import data_folder
+from separator.web.catalog import Catalog, Speeds
+from separator.web.jobs import Job, Queue
+from separator.web.pool import ModelPool, interruptible
+from separator.web.settings import Settings
+from separator.web.songs import Library, Song, Track, adopt
+
+FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
+BIT_DEPTHS = (16, 24, 32)
+_SWEEP_SECONDS = 30.0
+_QUOTED_PATH = re.compile(r"'(?:/|[A-Za-z]:\\)[^']*'")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Say what is wanted of a song; the fields are those of `Separator.separate_file`.
+
+    Attributes:
+        source: The upload.
+        title: What the song is called, here and in the names of downloads.
+        residual: Name of what the chosen stems leave over; empty for none.
+    """
+
+    source: Path
+    model: str
+    title: str = ""
+    stems: tuple[str, ...] = ()
+    residual: str = ""
+    start: float = 0.0
+    duration: float | None = None
+    overlap: float | None = None
+    shifts: int = 0
+    precision: str = "auto"
+    audio_format: str = "wav"
+    bit_depth: int | None = None
+
+
+@dataclass
+class Service:
+    """Everything that all users share."""
+
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="separator-web-"))
+        self.library = Library(self.root / "songs", self.settings.keep_seconds)
+        self.queue = Queue(self.settings.max_waiting)
+        self.catalog = Catalog()
+        self.speeds = Speeds()
+        self.pool = ModelPool(self.settings.device)
+        self._closing = threading.Event()
+        threading.Thread(target=self._sweep, name="separator-sweep", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop all jobs and delete all files."""
+        self._closing.set()
+        self.queue.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def demo_song(self) -> Path:
+        """Return a copy of the bundled song, where Gradio may serve it from."""
+        copy = self.root / "uploads" / "Demo song.flac"
+        if not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(data_folder("models") / "demo" / "mixture.flac", copy)
+        return copy
+
+    def submit(self, request: Request, owner: str) -> Job:
+        """Check a request and put it into the queue; the job's result is a `Song`.
+
+        Raises:
+            SeparatorError: The request can't be fulfilled, in words for the user.
+        """
+        request = replace(request, title=_title(request.title or request.source.stem))
+        card = self.catalog.find(request.model)
+        output_names(card.name, card.stems, request.stems or None, request.residual or None)
+        if request.audio_format not in FORMATS:
+            allowed = ", ".join(FORMATS)
+            raise ConfigError(f"Unknown format '{request.audio_format}'; allowed: {allowed}.")
+        self.check_source(request)
+        return self.queue.submit(Job(request.title, owner, self.work(request, card)))
+
+    def check_source(self, request: Request) -> AudioInfo:
+        """Refuse what isn't audio, and what is too large, too long or out of range.
+
+        Raises:
+            AudioError: In words for the user, which never show a path of the server.
+        """
+        try:
+            size = request.source.stat().st_size
+        except OSError as error:
+            raise AudioError("The upload is no longer here; choose the file again.") from error
+        if size > self.settings.max_bytes:
+            raise AudioError(
+                f"The file has {size / 1e6:.0f} MB; allowed: {self.settings.max_bytes / 1e6:.0f} "
+                "MB. A flac or mp3 of the same song is smaller."
+            )
+        try:
+            info = probe(request.source)
+        except AudioError as error:
+            raise AudioError(_named(error, request.title)) from error
+        self._check_range(request, info)
+        self._check_space(request, info)
+        return info
+
+    def _check_range(self, request: Request, info: AudioInfo) -> None:
+        length = info.duration
+        if length is not None and request.start >= length:
+            raise AudioError(
+                f"The range begins at {request.start:.1f} s, the song ends at {length:.1f} s."
+            )
+        wanted = min(
+            request.duration or float("inf"),
+            float("inf") if length is None else length - request.start,
+        )
+        limit = self.settings.max_seconds
+        if wanted > limit and (length is not None or request.duration is not None):
+            raise AudioError(
+                f"The song is {wanted / 60:.0f} minutes long; at most {limit / 60:.0f} are "
+                "separated at once. Choose a range of it."
+            )
+
+    def _check_space(self, request: Request, info: AudioInfo) -> None:
+        """Foresee a full disk: stems may need their float samples twice for a while."""
+        seconds = request.duration or info.duration or 0.0
+        stems = len(self.catalog.find(request.model).stems) + bool(request.residual)
+        needed = 8 * seconds * info.sample_rate * info.channels * stems
+        free = shutil.disk_usage(self.root).free
+        if needed > free:
+            raise AudioError(
+                f"The server's disk is too full: about {needed / 1e6:.0f} MB are needed, "
+                f"{free / 1e6:.0f} MB are free. Choose a shorter range, or try later."
+            )
+
+    def work(self, request: Request, card: Card) -> Callable[[Job], Song]:
+        """Return the work of one job: separate, then draw."""
+
+        def run(job: Job) -> Song:
+            folder = self.library.new_folder()
+            try:
+                return self.library.add(self._separate(request, card, job, folder))
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+        return run
+
+    def _separate(self, request: Request, card: Card, job: Job, folder: Path) -> Song:
+        mixture = adopt(request.source, folder)
+        result = self.run_model(request, card, job, mixture, folder)
+        info = probe(mixture)
+        first = round(request.start * info.sample_rate)
+        stems = [Track(name, path) for name, path in result.outputs.items()]
+        song = Song(
+            token=folder.name,
+            folder=folder,
+            title=request.title,
+            sample_rate=result.sample_rate,
+            channels=result.channels,
+            samples=result.samples,
+            tracks=(Track("original", mixture, first, gain=result.gain), *stems),
+            facts={"model": card.name},
+        )
+        job.begin("Drawing")
+        song.draw()
+        song.notes = tuple(_notes(request, result, song, self.settings.max_seconds))
+        return song
+
+    def run_model(
+        self, request: Request, card: Card, job: Job, mixture: Path, folder: Path
+    ) -> Result:
+        """Separate with one model, stems into `folder`."""
+        job.begin(f"Loading {card.name}")
+        separator = self.pool.get(
+            card,
+            precision=request.precision,
+            overlap=request.overlap,
+            shifts=request.shifts,
+        )
+        names = separator.names(request.stems or None, request.residual or None)
+        job.begin("Separating")
+        try:
+            with interruptible(separator, job.cancel):
+                result = separator.write_stems(
+                    mixture,
+                    {
+                        name: folder / f"{i:02d}.{request.audio_format}"
+                        for i, name in enumerate(names)
+                    },
+                    stems=request.stems or None,
+                    residual=request.residual or None,
+                    start=request.start,
+                    duration=min(request.duration or float("inf"), self.settings.max_seconds),
+                    bit_depth=request.bit_depth,
+                    progress=job.report,
+                    cancel=job.cancel,
+                )
+        except AudioError as error:
+            raise AudioError(_named(error, request.title)) from error
+        self.speeds.note(card.name, result.seconds, result.duration)
+        return result
+
+    def _sweep(self) -> None:
+        """Delete what is old, every now and then."""
+        while not self._closing.wait(_SWEEP_SECONDS):
+            self.library.expire()
+
+
+def _notes(request: Request, result: Result, song: Song, limit: float) -> list[str]:
+    notes = [*result.notes]
+    if song.overviews[0].is_silent:
+        notes.append("The song is silent, and so are its stems.")
+    if result.gain < 1:
+        notes.append(
+            f"All tracks were turned down together by {-20 * math.log10(result.gain):.1f} dB: a stem "
+            "was louder than its format can hold."
+        )
+    if request.duration is None and result.duration >= limit:
+        notes.append(f"Only the first {limit / 60:.0f} minutes were separated; that is the limit.")
+    if result.truncated:
+        notes.append(f"The file is damaged: {result.truncated}.")
+    return notes
+
+
+def _title(name: str) -> str:
+    """Make a name fit for files and pages.
+
+    >>> _title("../a\\x00 song: live?")
+    'a song live'
+    """
+    kept = "".join(char if char.isalnum() or char in " -_()&'.,+" else " " for char in name)
+    return " ".join(kept.split()).strip(". ")[:80] or "song"
+
+
+def _named(error: AudioError, title: str) -> str:
+    """Return the message with the song's title in place of a path of the server.
+
+    >>> _named(AudioError("'/srv/x/mixture.mp3' is empty (0 bytes)."), "a song")
+    "'a song' is empty (0 bytes)."
+    """
+    return _QUOTED_PATH.sub(lambda _: f"'{title}'", str(error))

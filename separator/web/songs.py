@@ -1,0 +1,240 @@
+"""Separated songs on disk: private to whoever has the link, playable, deleted after a time.
+
+A song is found by its token alone, 128 random bits. Its tracks are addressed by number, so that no
+name from outside ever becomes a path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from separator.audio import StemWriter, open_audio
+from separator.errors import AudioError
+from separator.web.overview import BANDS, Overview, overview
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Track:
+    """One thing to hear: the file, and the sample in it where the song begins.
+
+    Attributes:
+        group: What the track belongs to where several separations are compared.
+        gain: What the file must be multiplied by to fit the other tracks.
+    """
+
+    name: str
+    path: Path
+    first: int = 0
+    group: str = ""
+    gain: float = 1.0
+
+
+@dataclass(eq=False)
+class Song:
+    """A separated song: the mixture is track 0, the stems follow.
+
+    Attributes:
+        token: What its address is made of; whoever knows it may listen.
+        samples: Length of every track, per channel.
+        notes: What the user should know, one line each.
+        facts: What else the player gets to see, of a comparison for example.
+    """
+
+    token: str
+    folder: Path
+    title: str
+    sample_rate: int
+    channels: int
+    samples: int
+    tracks: tuple[Track, ...]
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    overviews: tuple[Overview, ...] = ()
+    used: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def draw(self) -> None:
+        """Read every track once, for its waveform and spectrogram."""
+        self.overviews = tuple(self._overview(track) for track in self.tracks)
+
+    def _overview(self, track: Track) -> Overview:
+        start = track.first / self.sample_rate
+        duration = self.samples / self.sample_rate
+        with open_audio(track.path, start=start, duration=duration) as reader:
+            blocks = (block * track.gain for block in reader.blocks(_BLOCK))
+            return overview(blocks, self.samples, self.sample_rate)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the player needs to know, for JSON."""
+        return {
+            "title": self.title,
+            "sampleRate": self.sample_rate,
+            "channels": min(2, self.channels),
+            "samples": self.samples,
+            "bands": BANDS,
+            "notes": list(self.notes),
+            "tracks": [
+                {"name": track.name, "group": track.group, "peaks": view.peaks.tolist()}
+                for track, view in zip(self.tracks, self.overviews, strict=True)
+            ],
+            **self.facts,
+        }
+
+    def pcm(self, start: int, count: int) -> bytes:
+        """Return a piece of all tracks for listening, little-endian 16-bit integers.
+
+        Shape: `(tracks, count, channels)`, at most two channels.
+        """
+        count = max(0, min(count, self.samples - start))
+        pieces = [self._read(track, start, count) for track in self.tracks]
+        stacked = np.stack([_for_two_ears(piece) for piece in pieces])  # (tracks, channels, count)
+        scaled = np.clip(np.round(stacked * 32768), -32768, 32767)
+        return scaled.transpose(0, 2, 1).astype("<i2").tobytes()
+
+    def _read(self, track: Track, start: int, count: int) -> npt.NDArray[np.float32]:
+        piece = np.zeros((self.channels, count), np.float32)
+        if not count:
+            return piece
+        first = (track.first + start) / self.sample_rate
+        with open_audio(track.path, start=first, duration=count / self.sample_rate) as reader:
+            done = 0
+            for block in reader.blocks(_BLOCK):
+                size = min(block.shape[1], count - done)
+                piece[:, done : done + size] = block[:, :size] * track.gain
+                done += size
+        return piece
+
+    def mix(self, gains: Mapping[int, float]) -> Path:
+        """Write the sum of some tracks, each times its gain, as they sound in the player.
+
+        Args:
+            gains: Number of a track, and what it is multiplied by.
+
+        Raises:
+            AudioError: No such track, or nothing would be heard.
+        """
+        heard = {number: gain for number, gain in gains.items() if gain > 0}
+        if not heard or not set(heard) <= set(range(len(self.tracks))):
+            raise AudioError("The mix is empty: unmute a stem or raise its volume.")
+        path = self.folder / f"mix-{secrets.token_hex(8)}.wav"
+        with StemWriter({"mix": path}, self.sample_rate, self.channels, bit_depth=24) as writer:
+            for start in range(0, self.samples, 10 * _BLOCK):
+                count = min(10 * _BLOCK, self.samples - start)
+                pieces = (
+                    gain * self._read(self.tracks[number], start, count)
+                    for number, gain in heard.items()
+                )
+                writer.write({"mix": sum(pieces, np.zeros((self.channels, count), np.float32))})
+        return path
+
+    def archive(self) -> Path:
+        """Return a zip of the stems, made when it is first asked for."""
+        path = self.folder / "stems.zip"
+        with self.lock:
+            if not path.exists():
+                write_zip(path, [(self.file_name(t), t.path) for t in self.tracks[1:]])
+        return path
+
+    def file_name(self, track: Track) -> str:
+        """Return the name under which a track is downloaded."""
+        group = f"{track.group} - " if track.group else ""
+        return f"{self.title} - {group}{track.name}{track.path.suffix}"
+
+
+def write_zip(path: Path, files: Sequence[tuple[str, Path]]) -> None:
+    """Write files into a zip, uncompressed: audio hardly shrinks."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for name, file in files:
+                archive.write(file, name)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _for_two_ears(piece: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Fold more than two channels to left and right: those of even and of odd number."""
+    if len(piece) <= 2:
+        return piece
+    return np.stack([piece[0::2].mean(0), piece[1::2].mean(0)])
+
+
+class Library:
+    """Keep songs in a private folder, each for a time after its last use."""
+
+    def __init__(self, root: Path, keep_seconds: float) -> None:
+        self.root = root
+        self.keep_seconds = keep_seconds
+        self._songs: dict[str, Song] = {}
+        self._lock = threading.Lock()
+
+    def new_folder(self) -> Path:
+        """Make a folder whose name is a new token."""
+        folder = self.root / secrets.token_urlsafe(16)
+        folder.mkdir(mode=0o700, parents=True)
+        return folder
+
+    def add(self, song: Song) -> Song:
+        """Make a song reachable."""
+        with self._lock:
+            self._songs[song.token] = song
+        return song
+
+    def get(self, token: str) -> Song:
+        """Return a song.
+
+        Raises:
+            AudioError: There is none under this token, or no longer.
+        """
+        with self._lock:
+            song = self._songs.get(token)
+            if song is None:
+                raise AudioError("This result is no longer here; separate the song again.")
+            song.used = time.monotonic()
+            return song
+
+    def delete(self, token: str) -> None:
+        """Delete a song with its files, if it is there."""
+        with self._lock:
+            song = self._songs.pop(token, None)
+        if song:
+            shutil.rmtree(song.folder, ignore_errors=True)
+
+    def expire(self) -> None:
+        """Delete the songs that nobody has used for a time."""
+        limit = time.monotonic() - self.keep_seconds
+        with self._lock:
+            old = [token for token, song in self._songs.items() if song.used < limit]
+        for token in old:
+            self.delete(token)
+
+
+def adopt(source: Path, folder: Path) -> Path:
+    """Bring an upload into a song's folder, so that it lives as long as the song."""
+    target = folder / f"mixture{source.suffix.lower()}"
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
+
+
+def dump(song: Song) -> str:
+    """Return the player's view of a song as JSON."""
+    return json.dumps(song.as_dict(), separators=(",", ":"))
