@@ -1,7 +1,7 @@
 """Bring a song into the form that a model was trained on, and its stems back into the song's.
 
-    song (channels, time) ──> the model's rate ──> pairs (pairs, 2, time) ──> normalized
-    stems (stems, channels, time) <── the song's rate <── channels <── restored
+    song (channels, time) ──> the model's rate ──> pairs (pairs, 2, time)
+    stems (stems, channels, time) <── the song's rate <── channels
 
 A mono channel is given to a stereo model as two equal ones, whose estimates are averaged; more
 than two channels are separated in left/right pairs.
@@ -19,8 +19,6 @@ from separator.audio.layout import Layout, channel_pairs
 from separator.audio.resample import Block, resampled
 from separator.errors import AudioError, ConfigError
 
-_EPSILON = 1e-8  # Demucs' own, so that silence divides by something
-
 
 @dataclass(frozen=True)
 class Adapter:
@@ -30,29 +28,24 @@ class Adapter:
         song_rate: Hz.
         model_rate: Hz.
         pairs: Channels of the song that go through the model together; see `pair_channels`.
-        statistics: Mean and standard deviation of the song for models that want it normalised;
-            None for the others.
     """
 
     song_rate: int
     model_rate: int
     pairs: tuple[tuple[int, ...], ...]
-    statistics: tuple[float, float] | None = None
 
     def to_model(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Turn blocks `(channels, time)` into blocks `(pairs, model channels, time)`."""
         index = torch.tensor(self.pairs)
-        mean, scale = self._normalization
         for block in _resampled(blocks, self.song_rate, self.model_rate):
-            yield (block[index] - mean) / scale
+            yield block[index]
 
     def to_song(self, estimates: Iterable[Tensor]) -> Iterator[Tensor]:
         """Turn `(pairs, stems, model channels, time)` into blocks `(stems, channels, time)`.
 
         After resampling there may be a few samples more than the song has.
         """
-        mean, scale = self._normalization
-        restored = (self._unpair(block * scale + mean) for block in estimates)
+        restored = map(self._unpair, estimates)
         if self.song_rate == self.model_rate:
             yield from restored
             return
@@ -66,11 +59,6 @@ class Adapter:
 
         for block in _resampled(flattened(), self.model_rate, self.song_rate):
             yield block.reshape(stems, -1, block.shape[-1])
-
-    @property
-    def _normalization(self) -> tuple[float, float]:
-        mean, deviation = self.statistics or (0.0, 1.0 - _EPSILON)
-        return mean, deviation + _EPSILON
 
     def _unpair(self, block: Tensor) -> Tensor:
         channels = []

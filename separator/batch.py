@@ -209,7 +209,7 @@ def run(
         model=separator.card.name,
         device=str(separator.device),
         precision=str(separator.precision).removeprefix("torch."),
-        options=asdict(options) | asdict(separator.plan),
+        options=asdict(options) | separator.settings,
         outcomes=outcomes,
         seconds=time.perf_counter() - began,
     )

@@ -17,27 +17,65 @@ weights:
   format: safetensors
 licence: MIT
 ```
+
+A card with `members` instead of a network describes an ensemble of other cards' models:
+
+```
+name: best-of-two
+description: Vocals from two models, everything else from what they leave
+stems: [vocals, drums, bass, other]
+members:                            # in this order
+- model: kim                        # the name of a card, an ensemble's too
+  stems: {Vocals: vocals}           # what is taken, under other names if need be (default: all)
+  weights: {vocals: 3}              # share in the mean (default: 1 in all of its stems)
+- model: viperx
+  weights: {vocals: 1}
+  overlap: 0.5                      # instead of the card's own; `segment` and `shifts` as well
+  residual: instrumental            # name for what its stems leave of its input
+- model: demucs
+  input: instrumental               # a stem of an earlier member instead of the mixture
+  stems: [drums, bass, other]
+algorithm: mean                     # or median, min, max: see separator.ensemble
+domain: time                        # or stft: bin by bin
+wiener: 0                           # iterations of the multi-channel Wiener filter after it
+consistency: energy                 # spread what is left of the mixture over the stems; or none
+licence: MIT                        # of the members' weights together
+```
 """
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from typing_extensions import Self
 
-from separator.errors import ConfigError
+from separator.errors import ConfigError, nearest
 from separator.schema import Strict, read_yaml, validate
 
 NOT_STATED = "not stated"
+
+
+#: The mixture's name where an ensemble's members say what they separate.
+MIXTURE = "mixture"
 
 
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _as_names(value: object) -> object:
+    """Let a list stand for a mapping of names to themselves."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: name for name in value}
+    return value
+
+
 # A stem's name becomes part of a file's name, so it must not hold a path separator.
 Stem = Annotated[str, Field(pattern=r"^\w[\w .&()+-]*$", max_length=64)]
 Text = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Overlap = Annotated[float, Field(ge=0, lt=1)]
 Decibels = dict[str, float]
 
 
@@ -88,35 +126,22 @@ class Score(Strict):
     source: Text
 
 
-class Card(Strict):
-    """Describe one ready-to-use model: a network, its hyper-parameters and its weights.
+class Entry(Strict):
+    """Hold what every card says, of a model or of an ensemble.
 
     Attributes:
-        parameters: the network's keyword arguments except stems, sample_rate and channels.
-        stems: names of the estimates, in the network's order.
+        stems: names of the estimates; a model's in the network's order.
         residual: name for the mixture minus all stems, where that means something.
         sample_rate: Hz.
-        segment: length of the pieces that the network sees at once, in seconds.
-        overlap: fraction of a segment that it shares with the next, in [0, 1).
-        normalization: "none", or "track": the whole track's mono mean is subtracted and its
-            standard deviation divided out before the network, and both restored after.
         note: what a user ought to know before using it, doubtful provenance for example.
-        latency: look-ahead in seconds, for models made for live use.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
     description: Text
-    network: Text
-    parameters: Annotated[dict[str, Any], Field(default_factory=dict)]
     stems: Annotated[tuple[Stem, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
     residual: Stem | None = None
     sample_rate: Annotated[int, Field(gt=0)] = 44100
     channels: Annotated[int, Field(gt=0)] = 2
-    segment: Annotated[float, Field(gt=0)]
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    normalization: Literal["none", "track"] = "none"
-    latency: Annotated[float, Field(ge=0)] | None = None
-    weights: Weights
     licence: Text
     note: Text | None = None
     training_data: Text = NOT_STATED
@@ -132,16 +157,8 @@ class Card(Strict):
             raise ValueError("models whose stems have no fixed order can't be run yet")
         return stems
 
-    @field_validator("parameters")
-    @classmethod
-    def _own_fields(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        for name in ("stems", "sample_rate", "channels"):
-            if name in parameters:
-                raise ValueError(f"'{name}' is a field of the card itself, not a parameter")
-        return parameters
-
     @model_validator(mode="after")
-    def _names_differ(self) -> "Card":
+    def _names_differ(self) -> Self:
         names = [*self.stems, *([self.residual] if self.residual else [])]
         if len(set(names)) < len(names):
             raise ValueError(f"stems and residual need different names ({', '.join(names)})")
@@ -153,6 +170,40 @@ class Card(Strict):
         return self._path
 
     @property
+    def folder(self) -> Path:
+        """The folder that the card's relative paths start from."""
+        return self._path.parent if self._path else Path()
+
+
+class Card(Entry):
+    """Describe one ready-to-use model: a network, its hyper-parameters and its weights.
+
+    Attributes:
+        parameters: the network's keyword arguments except stems, sample_rate and channels.
+        segment: length of the pieces that the network sees at once, in seconds.
+        overlap: fraction of a segment that it shares with the next, in [0, 1).
+        normalization: "none", or "track": the whole track's mono mean is subtracted and its
+            standard deviation divided out before the network, and both restored after.
+        latency: look-ahead in seconds, for models made for live use.
+    """
+
+    network: Text
+    parameters: Annotated[dict[str, Any], Field(default_factory=dict)]
+    segment: Seconds
+    overlap: Overlap = 0.25
+    normalization: Literal["none", "track"] = "none"
+    latency: Annotated[float, Field(ge=0)] | None = None
+    weights: Weights
+
+    @field_validator("parameters")
+    @classmethod
+    def _own_fields(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        for name in ("stems", "sample_rate", "channels"):
+            if name in parameters:
+                raise ValueError(f"'{name}' is a field of the card itself, not a parameter")
+        return parameters
+
+    @property
     def segment_samples(self) -> int:
         """Return the segment's length in samples."""
         return round(self.segment * self.sample_rate)
@@ -160,10 +211,7 @@ class Card(Strict):
     @property
     def bundled(self) -> Path | None:
         """Return the local weights that the card points to, or None if they are downloaded."""
-        if self.weights.file is None:
-            return None
-        folder = self._path.parent if self._path else Path()
-        return folder / self.weights.file
+        return None if self.weights.file is None else self.folder / self.weights.file
 
     @property
     def file_name(self) -> str:
@@ -172,18 +220,87 @@ class Card(Strict):
         return PurePosixPath(place.split("?")[0]).name
 
 
-def parse_card(data: dict[str, Any], where: str) -> Card:
-    """Check a mapping against the schema.
+class Member(Strict):
+    """Say what a model contributes to an ensemble.
+
+    Attributes:
+        model: name of its card.
+        input: what it separates: the mixture, or a stem or residual of an earlier member.
+        stems: the stems that are taken from it, and their names in the ensemble; None for all,
+            under their own names. Those that nobody asks for are not computed.
+        residual: name for the input minus these stems, where that is wanted too.
+        weights: its share in the stems of the ensemble; those left out weigh nothing. None
+            stands for a weight of 1 in each.
+        segment: seconds, instead of the card's; likewise `overlap` and `shifts`.
+    """
+
+    model: Text
+    input: Stem = MIXTURE
+    stems: Annotated[dict[Stem, Stem], BeforeValidator(_as_names), Field(min_length=1)] | None = (
+        None
+    )
+    residual: Stem | None = None
+    weights: dict[Stem, Annotated[float, Field(ge=0)]] | None = None
+    segment: Seconds | None = None
+    overlap: Overlap | None = None
+    shifts: Annotated[int, Field(ge=0)] = 0
+
+
+class Ensemble(Entry):
+    """Describe models that work together; see `separator.members` for what must fit.
+
+    Attributes:
+        members: in the order in which they run; one may separate what an earlier one gives.
+        algorithm: how several estimates of a stem become one, see `separator.ensemble`.
+        domain: where that happens: sample by sample, or bin by bin.
+        wiener: iterations of the multi-channel Wiener filter over the stems; 0 for none.
+        consistency: "energy" spreads the mixture minus all stems over the stems, "none" keeps it.
+    """
+
+    members: Annotated[tuple[Member, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    algorithm: Literal["mean", "median", "min", "max"] = "mean"
+    domain: Literal["time", "stft"] = "time"
+    wiener: Annotated[int, Field(ge=0)] = 0
+    consistency: Literal["none", "energy"] = "none"
+
+    @model_validator(mode="after")
+    def _weights_mean_something(self) -> Self:
+        for i, member in enumerate(self.members):
+            for stem, weight in (member.weights or {}).items():
+                field = f"members.{i}.weights.{stem}"
+                if stem not in self.stems:
+                    known = ", ".join(self.stems)
+                    close = nearest(stem, self.stems).removesuffix("?")
+                    raise ValueError(f"'{field}' is no stem of the ensemble ({known}){close}")
+                if self.algorithm != "mean" and weight not in (0, 1):
+                    raise ValueError(
+                        f"'{field}' is {weight:g}; with the algorithm '{self.algorithm}' a member "
+                        "takes part (1) or not (0)"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_stems(self) -> Self:
+        if self.wiener and len(self.stems) < 2:
+            raise ValueError("'wiener' weighs stems against each other and needs at least two")
+        return self
+
+
+AnyCard: TypeAlias = Card | Ensemble
+
+
+def parse_card(data: dict[str, Any], where: str) -> AnyCard:
+    """Check a mapping against the schema: of an ensemble where it has members.
 
     Raises:
         ConfigError: one line that names `where` and the field.
     """
     if "members" in data:
-        raise ConfigError(f"{where}: an ensemble (it has 'members'), which can't be run yet.")
+        return validate(Ensemble, data, where)
     return validate(Card, data, where)
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> AnyCard:
     """Read a card from a YAML file, whose name must be the card's name.
 
     Raises:
@@ -218,12 +335,23 @@ _Dumper.add_representer(
 )
 
 
-def write_card(card: Card, folder: Path) -> Path:
+#: Fields in the order that people read them in; all others stand in between.
+_FIRST = ("name", "description", "network", "parameters", "stems", "residual", "sample_rate")
+_LAST = ("weights", "licence", "note", "training_data", "source", "scores")
+
+
+def write_card(card: AnyCard, folder: Path) -> Path:
     """Write a card into `folder` as `<name>.yaml`, without the fields left at their defaults."""
     data = card.model_dump(mode="json", exclude_defaults=True)
+    between = (key for key in data if key not in _LAST)
+    data = {key: data[key] for key in (*_FIRST, *between, *_LAST) if key in data}
     data["stems"] = _InlineList(data["stems"])
     if "parameters" in data:
         data["parameters"] = _Inline(data["parameters"])
+    for member in data.get("members", ()):
+        for key in ("stems", "weights"):
+            if key in member:
+                member[key] = _Inline(member[key])
     for score in data.get("scores", ()):
         score["values"] = _Inline(score["values"])
     path = folder / f"{card.name}.yaml"

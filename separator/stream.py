@@ -1,6 +1,6 @@
 """Separate one song as a stream, in the song's own rate and channels.
 
-song ──┬──> adapter ──> segments ──> network ──> overlap-add ──> adapter ──> stems
+song ──┬──> adapter ──> model: segments ──> network ──> overlap-add ──> adapter ──> stems
        └──> residual = song - stems
 """
 
@@ -13,7 +13,8 @@ from itertools import chain, tee
 from torch import Tensor
 
 from separator.adapt import Adapter
-from separator.inference import Monitor, Plan, Runner, in_step, separate_stream
+from separator.inference import Monitor, in_step
+from separator.model import Model, Statistics
 
 
 @dataclass
@@ -26,20 +27,20 @@ class Stream:
     blocks: Iterator[Tensor]
     names: tuple[str, ...]
     residual: bool
-    runner: Runner
-    plan: Plan
+    model: Model
     monitor: Monitor
+    statistics: Statistics | None
     adapter: Callable[[int], Adapter]
 
     @property
     def notes(self) -> list[str]:
         """What the user should know, such as a batch that did not fit into memory."""
-        return self.runner.notes
+        return self.model.notes
 
     @property
     def network_seconds(self) -> float:
-        """Wall-clock time spent inside the network so far."""
-        return self.runner.seconds
+        """Wall-clock time spent inside networks so far."""
+        return self.model.seconds
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Separate; to be iterated once."""
@@ -48,7 +49,7 @@ class Stream:
             return
         adapter = self.adapter(len(first))
         mixture, source = tee(chain([first], self.blocks))
-        estimates = separate_stream(adapter.to_model(source), self.runner, self.plan, self.monitor)
+        estimates = self.model.separate(adapter.to_model(source), self.monitor, self.statistics)
         for original, stems in in_step([mixture, adapter.to_song(estimates)]):
             pieces = list(stems)
             if self.residual:

@@ -20,10 +20,11 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from separator.cards import NOT_STATED, Card, parse_card, read_card, write_card
+from separator.cards import NOT_STATED, AnyCard, Card, read_card, write_card
 from separator.downloads import Progress, fetch, megabytes, sha256_of
 from separator.errors import ConfigError, ModelError, nearest
 from separator.resources import data_folder
+from separator.schema import validate
 
 if TYPE_CHECKING:  # listing models must not wait for torch
     from torch import nn
@@ -37,7 +38,7 @@ def user_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".config" / "separator" / "models"
 
 
-def list_cards(folders: Sequence[Path] | None = None) -> list[Card]:
+def list_cards(folders: Sequence[Path] | None = None) -> list[AnyCard]:
     """Read every card of `folders` (default: the bundled ones and the user's), sorted by name.
 
     Raises:
@@ -46,7 +47,7 @@ def list_cards(folders: Sequence[Path] | None = None) -> list[Card]:
     return [read_card(path) for _, path in sorted(_card_paths(folders).items())]
 
 
-def find_card(name: str, folders: Sequence[Path] | None = None) -> Card:
+def find_card(name: str, folders: Sequence[Path] | None = None) -> AnyCard:
     """Find a card by name, or read it from the path of a `.yaml` file or of a folder with one.
 
     Raises:
@@ -222,7 +223,7 @@ def add_model(
         },
         "licence": NOT_STATED,
     }
-    card = parse_card(fields, f"{name}.yaml")
+    card = validate(Card, fields, f"{name}.yaml")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if copy:
@@ -230,9 +231,11 @@ def add_model(
             part = file.with_name(f"{file.name}.part")
             shutil.copyfile(checkpoint, part)
             part.replace(file)
-        return read_card(write_card(card, folder))
+        written = read_card(write_card(card, folder))
     except OSError as error:
         raise ModelError(f"Can't write to '{folder}': {error.strerror or error}.") from error
+    assert isinstance(written, Card)
+    return written
 
 
 def _check(path: Path, card: Card, verify: bool) -> None:

@@ -42,14 +42,6 @@ def test_a_low_tone_survives_the_way_there_and_back():
     torch.testing.assert_close(stems[0][:, inner], song[:, inner], atol=1e-4, rtol=0)
 
 
-def test_statistics_are_taken_out_and_put_back():
-    song = torch.from_numpy(music(0.1)) + 0.2
-    adapter = Adapter(44100, 44100, pair_channels(2, 2), statistics=(0.2, 0.5))
-    (seen,) = adapter.to_model([song])
-    torch.testing.assert_close(seen[0], (song - 0.2) / 0.5)
-    torch.testing.assert_close(through(adapter, song)[0], song, atol=1e-6, rtol=0)
-
-
 def test_mono_model_gets_each_channel_alone():
     assert pair_channels(3, 1) == ((0,), (1,), (2,))
 

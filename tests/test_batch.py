@@ -14,7 +14,7 @@ from separator.api import Result
 from separator.audio.tempfiles import temporary_path
 from separator.batch import Options, plan, run
 from separator.errors import AudioError, Cancelled, ConfigError
-from separator.inference import Plan, Progress
+from separator.inference import Progress
 from separator.tracks import find_audio
 
 STEMS = ("drums", "vocals")
@@ -149,7 +149,7 @@ class FakeSeparator:
     """Write the names of the stems; the name of a file says how it fails."""
 
     card = SimpleNamespace(name="m")
-    device, precision, plan = "cpu", "torch.float32", Plan(44100)
+    device, precision, settings = "cpu", "torch.float32", {"overlap": 0.25}
 
     def __init__(self) -> None:
         self.calls: list[dict] = []

@@ -1,0 +1,161 @@
+"""Find the cards behind an ensemble, and make sure that they fit together.
+
+Every mistake is refused by the name of its field, before any weights are fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from separator.cards import MIXTURE, AnyCard, Card, Ensemble, Member, read_card
+from separator.errors import ConfigError, ModelError, nearest
+from separator.zoo import find_card
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Hold a card together with the trees of its members, in their order."""
+
+    card: AnyCard
+    members: tuple[Tree, ...] = ()
+
+    @property
+    def models(self) -> list[Card]:
+        """The cards of all networks behind this one, each once."""
+        return list({card.name: card for card in self._leaves()}.values())
+
+    def _leaves(self) -> Iterator[Card]:
+        if isinstance(self.card, Card):
+            yield self.card
+        for member in self.members:
+            yield from member._leaves()
+
+
+def resolve(card: AnyCard) -> Tree:
+    """Find the members of an ensemble, and theirs; a model stands alone.
+
+    Members are searched beside the ensemble's own card first, then among all cards.
+
+    Raises:
+        ConfigError: One line that names the card and the field: a member that is unknown or
+            contains its own ensemble, another sample rate or number of channels, a stem that a
+            member doesn't have or nobody gives, an input that no earlier member gives, weights
+            of a stem that sum to zero.
+    """
+    return _resolve(card, ())
+
+
+def taken(member: Member, card: AnyCard) -> dict[str, str]:
+    """Map the stems that are taken from a member to their names in the ensemble."""
+    return member.stems or {stem: stem for stem in card.stems}
+
+
+def given(member: Member, card: AnyCard) -> tuple[str, ...]:
+    """Name all that a member gives to the ensemble."""
+    residual = (member.residual,) if member.residual else ()
+    return (*taken(member, card).values(), *residual)
+
+
+def weight(member: Member, stem: str) -> float:
+    """Return a member's weight in a stem that it gives."""
+    return 1.0 if member.weights is None else member.weights.get(stem, 0.0)
+
+
+def _resolve(card: AnyCard, above: tuple[str, ...]) -> Tree:
+    if isinstance(card, Card):
+        return Tree(card)
+    path = (*above, card.name)
+    members = []
+    known: list[str] = []  # what the members so far give
+    for i, member in enumerate(card.members):
+        where = f"{card.name}: 'members.{i}"
+        found = _find(card, member, where)
+        if found.name in path:
+            circle = " -> ".join((*path[path.index(found.name) :], found.name))
+            raise ConfigError(f"{where}.model': an ensemble can't contain itself ({circle}).")
+        members.append(_resolve(found, path))
+        _check_form(card, found, where)
+        _check_stems(member, found, where)
+        _check_input(member, known, where)
+        known += given(member, found)
+    _check_outcome(card, members)
+    return Tree(card, tuple(members))
+
+
+def _find(card: Ensemble, member: Member, where: str) -> AnyCard:
+    beside = card.folder / f"{member.model}.yaml"
+    if card.path and beside.is_file():
+        return read_card(beside)
+    try:
+        return find_card(member.model)
+    except ModelError as error:
+        raise ConfigError(f"{where}.model': {error}") from error
+
+
+def _check_form(card: Ensemble, found: AnyCard, where: str) -> None:
+    for field, unit in (("sample_rate", " Hz"), ("channels", "")):
+        own, other = getattr(card, field), getattr(found, field)
+        if own != other:
+            raise ConfigError(
+                f"{where}.model': '{found.name}' has {field} {other}{unit}, the ensemble "
+                f"{own}{unit}; all members need the same."
+            )
+
+
+def _check_stems(member: Member, found: AnyCard, where: str) -> None:
+    for stem in member.stems or ():
+        if stem not in found.stems:
+            raise ConfigError(
+                f"{where}.stems': '{found.name}' has no stem '{stem}'; it has: "
+                f"{', '.join(found.stems)}.{nearest(stem, found.stems)}"
+            )
+    names = given(member, found)
+    if len(set(names)) < len(names) or MIXTURE in names:
+        raise ConfigError(
+            f"{where}.stems': stems and residual need different names, and none may be "
+            f"'{MIXTURE}'; got {', '.join(names)}."
+        )
+    for stem in member.weights or ():
+        if stem not in names:
+            raise ConfigError(
+                f"{where}.weights': this member doesn't give '{stem}'; it gives: "
+                f"{', '.join(names)}.{nearest(stem, names)}"
+            )
+
+
+def _check_input(member: Member, known: list[str], where: str) -> None:
+    if member.input == MIXTURE:
+        return
+    count = known.count(member.input)
+    if count == 0:
+        allowed = ", ".join(dict.fromkeys((MIXTURE, *known)))
+        raise ConfigError(
+            f"{where}.input': no earlier member gives '{member.input}'; allowed: {allowed}."
+            f"{nearest(member.input, known)}"
+        )
+    if count > 1:
+        raise ConfigError(
+            f"{where}.input': {count} earlier members give '{member.input}', so it isn't clear "
+            "which one is meant; put them into an ensemble of their own and name that as a member."
+        )
+
+
+def _check_outcome(card: Ensemble, members: list[Tree]) -> None:
+    """Make sure that every stem of the ensemble comes from somewhere."""
+    parts = [
+        (member, given(member, tree.card))
+        for member, tree in zip(card.members, members, strict=True)
+    ]
+    known = dict.fromkeys(name for _, names in parts for name in names)
+    for stem in card.stems:
+        if stem not in known:
+            raise ConfigError(
+                f"{card.name}: 'stems': no member gives '{stem}'; they give: {', '.join(known)}."
+                f"{nearest(stem, known)}"
+            )
+        if not sum(weight(member, stem) for member, names in parts if stem in names):
+            raise ConfigError(
+                f"{card.name}: 'members': the weights of '{stem}' sum to zero; "
+                "at least one member needs a positive weight."
+            )
