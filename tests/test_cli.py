@@ -218,6 +218,23 @@ def test_models_are_listed_and_filtered(cli, tiny_models, tmp_path, monkeypatch)
     assert "rest 9.00 dB, whistle 3.25 dB (uSDR, MUSDB18; a paper)" in shown
 
 
+def test_an_ensemble_is_listed_and_runs(cli, tiny_models, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path))
+    own_card(tiny_models, tmp_path)
+    own_card(tiny_models, tmp_path, name="other")
+    members = [{"model": name, "stems": ["vocals"]} for name in ("tiny", "other")]
+    card = {"name": "duo", "description": "Two", "stems": ["vocals"], "members": members}
+    (tmp_path / "duo.yaml").write_text(yaml.safe_dump(card | {"licence": "MIT"}))
+    (line,) = [line for line in cli("models").stdout.splitlines() if line.startswith("duo ")]
+    size = 2 * (tiny_models / "tiny.safetensors").stat().st_size / 1e6
+    assert re.split(r"  +", line.strip()) == ["duo", "vocals", f"{size:.1f} MB", "MIT", "bundled"]
+    assert "other: bs_roformer" in cli("models", "show", "duo").stdout
+    write("song.wav")
+    separate(cli, "song.wav", "--residual", model="duo")
+    assert files() == ["song/instrumental.wav", "song/vocals.wav"]
+    assert "more than 0" in separate(cli, "song.wav", "--segment", "0", model="duo", code=2).stderr
+
+
 @pytest.mark.parametrize("command", ["show", "download"])
 def test_an_unknown_model_is_wrong_usage(cli, command):
     assert "Did you mean 'tiny'" in cli("models", command, "tinny", code=2).stderr

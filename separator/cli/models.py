@@ -11,7 +11,10 @@ from separator.cli.console import console, line, message, printable, show, table
 from separator.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from separator.cards import Card
+    from separator.cards import AnyCard, Card
+
+_PLACES = ("bundled", "downloaded", "to download", "missing")
+_BUNDLED, _DOWNLOADED, _TO_DOWNLOAD, _MISSING = _PLACES
 
 app = typer.Typer(
     help="List the models that can be used; also: show, download and add one.",
@@ -34,10 +37,10 @@ def models(
     """List the models that can be used; also: show, download and add one."""
     if ctx.invoked_subcommand:
         return
-    from separator.zoo import is_available, list_cards
+    from separator.zoo import list_cards
 
     cards = [card for card in list_cards() if _matches(card, search, stem, licence)]
-    cards.sort(key=lambda card: not is_available(card))  # what is here comes first
+    cards.sort(key=lambda card: _place(card) in (_TO_DOWNLOAD, _MISSING))  # what is here first
     if as_json:
         line(json.dumps([_as_dict(card) for card in cards], indent=2))
         return
@@ -55,26 +58,23 @@ def models(
 @app.command("show")
 def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) -> None:
     """Show all that the card of a model says."""
-    from separator.zoo import local_path
-
     card = chosen_card(name)
-    fields = {
-        "name": card.name,
-        "about": card.description,
-        "stems": _stems(card),
-        "network": f"{card.network}, {card.sample_rate} Hz, {card.channels} channels",
-        "segment": f"{card.segment:g} s, overlap {card.overlap:g}",
-        "weights": f"{_megabytes(card)}, {_place(card)}: {local_path(card)}",
-        "sha256": card.weights.sha256,
-        "from": ", ".join(card.weights.urls) or card.source,
-        "licence": card.licence,
-        "trained on": card.training_data,
-        "note": card.note,
-        "card": card.path,
-    }
+    models = _models(card)
+    fields: list[tuple[str, object]] = [
+        ("name", card.name),
+        ("about", card.description),
+        ("stems", _stems(card)),
+        ("audio", f"{card.sample_rate} Hz, {card.channels} channels"),
+        *(field for model in models for field in _fields(model, len(models) > 1)),
+        ("licence", card.licence),
+        ("trained on", card.training_data),
+        ("source", card.source),
+        ("note", card.note),
+        ("card", card.path),
+    ]
     rows = table("", "")
     rows.show_header = False
-    for key, value in fields.items():
+    for key, value in fields:
         if value:
             rows.add_row(key, printable(value))
     for score in card.scores:
@@ -88,7 +88,7 @@ def download(names: Annotated[list[str], typer.Argument(help="Names of models.")
     """Fetch the weights of models, verified; their licences are shown first."""
     from separator.zoo import is_available, local_path
 
-    cards = [chosen_card(name) for name in names]
+    cards = [model for name in names for model in _models(chosen_card(name))]
     for card in cards:
         if is_available(card):
             message(f"{card.name}: here already.")
@@ -114,7 +114,7 @@ def add(
     line(card.path)
 
 
-def chosen_card(name: str) -> "Card":
+def chosen_card(name: str) -> "AnyCard":
     """Find a model; not to know it is wrong usage, which a damaged one is not."""
     from separator.zoo import find_card
 
@@ -124,8 +124,14 @@ def chosen_card(name: str) -> "Card":
         raise ConfigError(str(error)) from error
 
 
-def fetch_weights(card: "Card", *, offline: bool = False, quiet: bool = False) -> None:
-    """Get the weights of a model, if they are not here, with its licence and a bar."""
+def fetch_weights(card: "AnyCard", *, offline: bool = False, quiet: bool = False) -> None:
+    """Get the weights of a model, or of an ensemble's models, if they are not here."""
+    for model in _models(card):
+        _fetch(model, offline=offline, quiet=quiet)
+
+
+def _fetch(card: "Card", *, offline: bool, quiet: bool) -> None:
+    """Get the weights of one model, with its licence and a bar."""
     from separator.downloads import megabytes
     from separator.zoo import is_available, is_offline, weights_path
 
@@ -153,46 +159,71 @@ def fetch_weights(card: "Card", *, offline: bool = False, quiet: bool = False) -
         weights_path(card, progress=lambda done, total: bars.update(bar, completed=done))
 
 
-def _matches(card: "Card", search: str | None, stem: str | None, licence: str | None) -> bool:
-    text = " ".join((card.name, card.description, card.network, *card.stems)).lower()
+def _matches(card: "AnyCard", search: str | None, stem: str | None, licence: str | None) -> bool:
+    stems = {name.lower() for name in (*card.stems, card.residual or "")}
+    text = " ".join((card.name, card.description, getattr(card, "network", "ensemble"), *stems))
     return (
-        (search is None or search.lower() in text)
-        and (
-            stem is None or stem.lower() in {_.lower() for _ in (*card.stems, card.residual or "")}
-        )
+        (search is None or search.lower() in text.lower())
+        and (stem is None or stem.lower() in stems)
         and (licence is None or licence.lower() in card.licence.lower())
     )
 
 
-def _as_dict(card: "Card") -> dict[str, Any]:
+def _as_dict(card: "AnyCard") -> dict[str, Any]:
     from separator.zoo import is_available, local_path
 
     data: dict[str, Any] = card.model_dump(mode="json")
-    return {**data, "available": is_available(card), "path": str(local_path(card))}
+    models = _models(card)
+    available = all(is_available(model) for model in models)
+    return {**data, "available": available, "paths": [str(local_path(model)) for model in models]}
 
 
-def _stems(card: "Card", limit: int | None = None) -> str:
+def _models(card: "AnyCard") -> "list[Card]":
+    """Return the card itself, or those of the models behind an ensemble."""
+    from separator.members import resolve
+
+    return resolve(card).models
+
+
+def _fields(card: "Card", named: bool) -> list[tuple[str, object]]:
+    from separator.zoo import local_path
+
+    return [
+        ("network", f"{card.name}: {card.network}" if named else card.network),
+        ("segment", f"{card.segment:g} s, overlap {card.overlap:g}"),
+        ("weights", f"{_megabytes(card)}, {_place(card)}: {local_path(card)}"),
+        ("sha256", card.weights.sha256),
+        ("from", ", ".join(card.weights.urls)),
+    ]
+
+
+def _stems(card: "AnyCard", limit: int | None = None) -> str:
     """Name the stems, and in brackets what is left."""
     names = [*card.stems, *([f"({card.residual})"] if card.residual else [])]
     more = f" and {len(names) - limit} more" if limit and len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def _megabytes(card: "Card") -> str:
+def _megabytes(card: "AnyCard") -> str:
     from separator.downloads import megabytes
 
-    return megabytes(card.weights.bytes)
+    return megabytes(sum(model.weights.bytes for model in _models(card)))
 
 
-def _place(card: "Card") -> str:
+def _place(card: "AnyCard") -> str:
+    """Say where the weights are; of an ensemble, where those are that are hardest to get."""
     from separator.zoo import is_available
 
-    if card.bundled:
-        return "bundled" if is_available(card) else "missing"
-    return "downloaded" if is_available(card) else "to download"
+    places = {
+        (_MISSING if model.bundled else _TO_DOWNLOAD)
+        if not is_available(model)
+        else (_BUNDLED if model.bundled else _DOWNLOADED)
+        for model in _models(card)
+    }
+    return max(places, key=_PLACES.index)
 
 
-def _best(card: "Card", stem: str | None) -> str:
+def _best(card: "AnyCard", stem: str | None) -> str:
     """Name the best score of a stem, or of any, and what it means."""
     scores = [
         (value, name, score)

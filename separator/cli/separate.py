@@ -18,7 +18,7 @@ from separator.errors import ConfigError
 if TYPE_CHECKING:
     from separator.api import Separator
     from separator.batch import Options
-    from separator.cards import Card
+    from separator.cards import AnyCard
 
 _WANTED, _QUALITY, _FILES, _RUN = "What comes out", "Quality", "Files", "How it runs"
 
@@ -201,7 +201,7 @@ def separate(
     raise typer.Exit(1 if result.count("failed") else 0)
 
 
-def _residual(given: str | None, card: "Card", stems: Sequence[str]) -> str | None:
+def _residual(given: str | None, card: "AnyCard", stems: Sequence[str]) -> str | None:
     """Return the name of the residual: the given one, the model's own, or what fits."""
     if given is None or given:
         return given
@@ -216,7 +216,7 @@ def _existing(skip: bool, overwrite: bool) -> Any:
     return "skip" if skip else "overwrite" if overwrite else "refuse"
 
 
-def _check_options(inputs: Sequence[str], options: "Options", card: "Card") -> None:
+def _check_options(inputs: Sequence[str], options: "Options", card: "AnyCard") -> None:
     """Refuse wrong wishes before any work is done."""
     from separator.audio import output_format
     from separator.naming import output_names
@@ -235,7 +235,7 @@ def _check_options(inputs: Sequence[str], options: "Options", card: "Card") -> N
 
 
 def _check_settings(
-    card: "Card",
+    card: "AnyCard",
     *,
     device: str,
     precision: str,
@@ -247,13 +247,14 @@ def _check_settings(
     augmentations: Sequence[str],
 ) -> None:
     """Refuse what the model will refuse, but before hundreds of megabytes are fetched for it."""
-    from separator.inference import AUGMENTATIONS, Plan, pick_device, pick_precision
+    from separator.inference import AUGMENTATIONS, pick_device, pick_precision
+    from separator.members import resolve
+    from separator.model import Settings
 
     pick_precision(precision, pick_device(device))
     if segment is not None and not 0 < segment <= 3600:
         raise ConfigError(f"--segment is {segment:g}; allowed: more than 0, up to 3600 seconds.")
-    samples = round((card.segment if segment is None else segment) * card.sample_rate)
-    Plan(samples, card.overlap if overlap is None else overlap, batch_size, shifts, seed)
+    Settings(segment, overlap, batch_size, shifts, seed).check(resolve(card).models)
     for name in augmentations:
         values.one_of(name, AUGMENTATIONS, "--augment")
 
@@ -278,7 +279,7 @@ def _check_folders(output: Path, report: Path | None) -> None:
         raise ConfigError(f"--report is '{report}', a folder; name a file.")
 
 
-def _load(card: "Card", *, quiet: bool, offline: bool, **settings: Any) -> "Separator":
+def _load(card: "AnyCard", *, quiet: bool, offline: bool, **settings: Any) -> "Separator":
     """Load the model, downloaded if need be, and say what a user ought to know of it."""
     from separator.api import Separator
     from separator.cli.models import fetch_weights
