@@ -11,6 +11,7 @@ Reference: Luo and Yu, "Music source separation with band-split RNN", 2022, arXi
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby, pairwise
+from math import ceil, floor, sqrt
 from typing import Any
 
 import torch
@@ -63,6 +64,31 @@ def mel_bands(count: int, *, n_fft: int, sample_rate: int) -> Bands:
     return tuple((int(band.argmax()), int(band.size - band[::-1].argmax())) for band in filters)
 
 
+def musical_bands(count: int, *, n_fft: int, sample_rate: int) -> Bands:
+    """Return the overlapping bands of Bandit, all of the same musical interval.
+
+    Centres are spaced evenly on a logarithmic axis up to the Nyquist frequency; every band
+    reaches one interval, the n-th root of the range that the bins span, to either side.
+
+    Reference: Watcharasupat et al., "A generalized bandsplit neural network for cinematic audio
+    source separation", 2023, arXiv 2309.02539, section III.
+
+    >>> musical_bands(3, n_fft=32, sample_rate=44100)
+    ((0, 4), (1, 12), (6, 17))
+    """
+    bins = n_fft // 2 + 1
+    if not 2 <= count <= bins:
+        raise ConfigError(f"Between 2 and {bins} musical bands fit {bins} bins; got {count}.")
+    resolution = sample_rate / n_fft
+    lowest = max(resolution, 440 * 2 ** (-69 / 12))  # note 0 of MIDI
+    interval = (bins - 1) ** (1 / count)
+    bands = []
+    for i in range(count):
+        center = lowest * (sample_rate / 2 / lowest) ** (i / (count - 1)) / resolution  # in bins
+        bands.append((floor(center / interval), min(ceil(center * interval) + 1, bins)))
+    return ((0, bands[0][1]), *bands[1:])
+
+
 def widths(bands: Bands) -> tuple[int, ...]:
     """Return the number of bins of each band."""
     return tuple(stop - start for start, stop in bands)
@@ -102,7 +128,7 @@ def band_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         - weight, bias: `(bands, outputs, inputs)`, `(bands, outputs)`
         - result: `(bands, tokens, outputs)`
     """
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    return torch.baddbmm(bias.unsqueeze(1), x.to(weight.dtype), weight.mT)
 
 
 class PerBand(nn.Module):
@@ -118,7 +144,7 @@ class PerBand(nn.Module):
 
     def stack(self, name: str, index: int, bands: int, inputs: int, outputs: int) -> None:
         """Register `{name}_weight_{index}` and its bias for as many linear layers as bands."""
-        bound = inputs**-0.5
+        bound = 1 / sqrt(inputs)
         weight = torch.empty(bands, outputs, inputs).uniform_(-bound, bound)
         bias = torch.empty(bands, outputs).uniform_(-bound, bound)
         self.register_parameter(f"{name}_weight_{index}", nn.Parameter(weight))
@@ -184,9 +210,9 @@ class BandSplit(PerBand):
         tokens = []
         for run, ((_, count, size), piece) in enumerate(zip(self.runs, pieces, strict=True)):
             weight, bias = self.stacked("feature", run)
-            gamma = self.get_parameter(f"gamma_{run}") * size**0.5
+            gamma = self.get_parameter(f"gamma_{run}") * sqrt(size)
             band = F.normalize(piece.unflatten(-1, (count, size)), dim=-1) * gamma
-            tokens.append(band_linear(band.to(weight.dtype).transpose(0, 1), weight, bias))
+            tokens.append(band_linear(band.transpose(0, 1), weight, bias))
         return torch.cat(tokens)
 
     def entries(self) -> Iterator[tuple[str, Tensor]]:

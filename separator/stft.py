@@ -5,6 +5,7 @@ Both directions run in float32, under autocast too: half precision in a transfor
 points costs more decibels than a network can win.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -43,7 +44,6 @@ class STFT(nn.Module):
         win_length: int | None = None,
         *,
         window: Window = "hann",
-        center: bool = True,
         normalized: bool = False,
     ) -> None:
         super().__init__()
@@ -55,7 +55,6 @@ class STFT(nn.Module):
             )
         self.n_fft = n_fft
         self.hop_length = hop_length
-        self.center = center
         self.normalized = normalized
         values = torch.hann_window(win_length) if window == "hann" else torch.ones(win_length)
         self.window: Tensor
@@ -69,7 +68,7 @@ class STFT(nn.Module):
     def forward(self, signal: Tensor) -> Tensor:
         """Return the complex spectrogram of a real signal."""
         batch, channels, time = signal.shape
-        shortest = self.n_fft // 2 + 1 if self.center else self.n_fft
+        shortest = self.n_fft // 2 + 1
         with torch.autocast(signal.device.type, enabled=False):
             flat = signal.float().reshape(batch * channels, time)
             if time < shortest:  # reflecting an edge takes more samples than it adds
@@ -80,11 +79,11 @@ class STFT(nn.Module):
                 self.hop_length,
                 self.window.numel(),
                 self.window,
-                center=self.center,
+                center=True,
                 normalized=self.normalized,
                 return_complex=True,
             )
-        return spectrogram.unflatten(0, (batch, channels))  # (batch, channels, freq, frames)
+        return spectrogram.view(batch, channels, *spectrogram.shape[1:])
 
     def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
         """Return the signal of exactly `length` samples; leading dimensions are free.
@@ -100,15 +99,15 @@ class STFT(nn.Module):
                 self.hop_length,
                 self.window.numel(),
                 self.window,
-                center=self.center,
+                center=True,
                 normalized=self.normalized,
                 length=length,
             )
-        return signal.unflatten(0, spectrogram.shape[:-2])
+        return signal.view(*spectrogram.shape[:-2], length)
 
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        """Follow moves between devices, but keep the window in float32."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "STFT":
+        """Follow the network to another device, but not to another type."""
         window = self.window
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.window = window.to(self.window.device)
         return self

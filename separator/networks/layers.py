@@ -5,13 +5,15 @@ the weights where those files expect them, while `forward` is free to compute fa
 """
 
 from collections.abc import Callable
-from typing import Any
+from math import sqrt
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Features of the tokens that inference on a processor transforms at a time; see `by_sequences`.
+#: On a processor, how many features are transformed and how many scores are held at a time: few
+#: enough to stay in its cache, and enough to keep the matrix products efficient.
 CACHED_FEATURES = 2**19
 CACHED_SCORES = 2**20
 
@@ -24,7 +26,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.scale = dim**0.5
+        self.scale = sqrt(dim)
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,16 +34,18 @@ class RMSNorm(nn.Module):
         return unit(x) * (self.gamma * self.scale)
 
     def then(self, linear: nn.Linear, units: Tensor) -> Tensor:
-        """Return `linear(norm(x))` given `unit(x)`.
+        """Return `linear(norm(x))` given `unit(x)`, in the type of the weights.
 
-        The gain joins the weight, which is smaller than the features and one pass less.
+        The gain joins the weight: that is smaller than the features, which save a pass.
         """
-        return F.linear(units, linear.weight * (self.gamma * self.scale), linear.bias)
+        weight = linear.weight * (self.gamma * self.scale)
+        return F.linear(units.to(weight.dtype), weight, linear.bias)
 
 
 def unit(x: Tensor) -> Tensor:
     """Return `x / |x|` over the last dimension, and zero for zero."""
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / norm.clamp_min(1e-12)
 
 
 class RotaryEmbedding(nn.Module):
@@ -63,16 +67,16 @@ class RotaryEmbedding(nn.Module):
         angles = positions[:, None] * self.freqs
         return torch.polar(torch.ones_like(angles), angles)
 
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        """Follow moves between devices, but keep float32: rounded angles turn far too much."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
+        """Follow the network to another device, but keep float32: angles grow with positions."""
         freqs = self.freqs
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.freqs = freqs.to(self.freqs.device)
         return self
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the pairs of neighbouring features of `(..., dim)` by complex `(..., dim / 2)`."""
+    """Multiply neighbouring features of `(..., dim)`, as complex numbers, by `(..., dim / 2)`."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     turned = torch.view_as_real(pairs * rotation).flatten(-2)
     return turned.to(x.dtype, memory_format=torch.contiguous_format)
@@ -86,15 +90,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
-    pieces = [
-        x.split(max(1, CACHED_SCORES // query[0, ..., 0].numel() // query.shape[2]))
-        for x in (query, key, value)
-    ]
+    at_once = max(1, CACHED_SCORES // query.shape[2] ** 2)
+    pieces = [x.flatten(0, 1).split(at_once) for x in (query, key, value)]
     out = []
     for q, k, v in zip(*pieces, strict=True):
         weights = torch.softmax(q @ k.mT, dim=-1, dtype=torch.float32).to(v.dtype)
         out.append(F.dropout(weights, dropout) @ v)
-    return torch.cat(out)
+    return torch.cat(out).view(query.shape)
 
 
 class Attention(nn.Module):
@@ -104,7 +106,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = heads * dim_head
         self.heads = heads
-        self.scale = dim_head**-0.5
+        self.scale = 1 / sqrt(dim_head)
         self.dropout = dropout
         self.rotary_embed = RotaryEmbedding(dim_head)
         self.norm = RMSNorm(dim)
@@ -114,12 +116,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (without the residual) of `(sequences, length, dim)`."""
-        x = unit(x)
-        qkv = self.norm.then(self.to_qkv, x).unflatten(-1, (3, self.heads, -1))
+        units = unit(x)
+        qkv = self.norm.then(self.to_qkv, units).unflatten(-1, (3, self.heads, -1))
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, sequences, heads, length, dim_head)
         query, key = rotate(qkv[:2], self.rotations(x.shape[1]))
         out = attend(query, key, qkv[2], self.dropout if self.training else 0.0)
-        gates = self.norm.then(self.to_gates, x).sigmoid()
+        gates = self.norm.then(self.to_gates, units).sigmoid()
         out = out.transpose(1, 2) * gates.unsqueeze(-1)  # (sequences, length, heads, dim_head)
         update: Tensor = self.to_out(out.flatten(2))
         return update
@@ -146,11 +148,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (without the residual) of `(..., dim)`."""
-        norm, first, *rest = self.net
-        x = norm.then(first, unit(x))
-        for layer in rest:
-            x = layer(x)
-        return x
+        norm, linear = cast(RMSNorm, self.net[0]), cast(nn.Linear, self.net[1])
+        update: Tensor = self.net[2:](norm.then(linear, unit(x)))
+        return update
 
 
 class Transformer(nn.Module):

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.bands import (
@@ -32,6 +31,7 @@ from separator.bands import (
     widths,
 )
 from separator.errors import ConfigError
+from separator.masks import apply_mask, complex_mask
 from separator.networks.layers import RMSNorm, Transformer, hide_prefix
 from separator.stft import STFT
 
@@ -91,7 +91,8 @@ class RoformerCore(nn.Module):
     def forward(self, features: Tensor, stems: Sequence[int] | None = None) -> Tensor:
         """Return the masks of the chosen stems (all by default)."""
         batch, frames, _ = features.shape
-        x = self.band_split(features.flatten(0, 1)).unflatten(1, (batch, frames))
+        tokens = self.band_split(features.flatten(0, 1)).float()  # the residual stays exact
+        x = tokens.unflatten(1, (batch, frames))
         earlier: list[Tensor] = []
         for layer in self.layers:
             along_time, along_bands = layer.children()
@@ -102,9 +103,10 @@ class RoformerCore(nn.Module):
             if self.skip_connection:
                 earlier.append(x)
         x = x if self.final_norm is None else self.final_norm(x)
+        tokens = x.flatten(1, 2)
         chosen = range(len(self.mask_estimators)) if stems is None else stems
-        masks = [self.mask_estimators[stem](x.flatten(1, 2)) for stem in chosen]
-        return torch.stack(masks).unflatten(1, (batch, frames)).transpose(0, 1)
+        masks = torch.stack([self.mask_estimators[stem](tokens) for stem in chosen], dim=1)
+        return masks.view(batch, frames, *masks.shape[1:]).transpose(1, 2)
 
 
 class Roformer(nn.Module):
@@ -191,23 +193,23 @@ class Roformer(nn.Module):
         spectrogram = self.stft(mixture)  # (batch, channels, freq, frames)
         parts = torch.view_as_real(spectrogram).permute(0, 3, 2, 1, 4)
         features = parts[:, :, self.index].flatten(2)  # (batch, frames, features)
-        masks = self.core(features, stems).float()
-        mask = self.merge(masks.unflatten(3, (-1, self.channels, 2)))
+        estimates = apply_mask(self.merge(self.core(features, stems)), spectrogram)
         if self.zero_dc:
-            mask = F.pad(mask[..., 1:, :], (0, 0, 1, 0))
-        return self.stft.inverse(spectrogram.unsqueeze(1) * mask, mixture.shape[-1])
+            estimates[..., 0, :] = 0
+        return self.stft.inverse(estimates, mixture.shape[-1])
 
     def merge(self, masks: Tensor) -> Tensor:
         """Return the mask of each bin: the mean over the bands that hold it.
 
         Shape:
-            - masks: `(batch, stems, frames, bins of all bands, channels, 2)`
+            - masks: `(batch, stems, frames, features)`
             - result: `(batch, stems, channels, freq, frames)`, complex
         """
+        mask = complex_mask(masks.unflatten(3, (-1, self.channels, 2)))
         if self.index.numel() > self.count.numel():
-            total = masks.new_zeros(*masks.shape[:3], self.count.numel(), *masks.shape[4:])
-            masks = total.index_add(3, self.index, masks) / self.count[:, None, None]
-        return torch.view_as_complex(masks.contiguous()).permute(0, 1, 4, 3, 2)
+            total = mask.new_zeros(*mask.shape[:3], self.count.numel(), self.channels)
+            mask = total.index_add(3, self.index, mask) / self.count[:, None]
+        return mask.permute(0, 1, 4, 3, 2)
 
 
 class BSRoformer(Roformer):
