@@ -20,6 +20,32 @@ def rename(parameters: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in parameters.items()}
 
 
+def roformer(parameters: dict[str, Any]) -> nn.Module:
+    from pymss_core.modules.bs_roformer import BSRoformer, MelBandRoformer  # pymss-core 0.1.14
+
+    names = {"n_fft": "stft_n_fft", "hop_length": "stft_hop_length"}
+    common: dict[str, Any] = {
+        "stereo": parameters.pop("channels", 2) == 2,
+        "num_stems": len(parameters.pop("stems")),
+        "stft_win_length": parameters["n_fft"],
+        "time_transformer_depth": parameters.pop("time_transformer_depth", 1),
+        "freq_transformer_depth": 1,
+        "mask_estimator_depth": 2,
+        "attn_dropout": 0.0,
+        "ff_dropout": 0.0,
+        "zero_dc": False,
+    }
+    bands = parameters.pop("bands")
+    settings = common | rename(parameters, names)
+    if isinstance(bands, int):
+        # Its own checkpoints count the hidden layers, as Music-Source-Separation-Training does.
+        hidden = settings["mask_estimator_depth"]
+        return MelBandRoformer(
+            num_bands=bands, mlp_hidden_layers=hidden, match_input_audio_length=True, **settings
+        )
+    return BSRoformer(freqs_per_bands=tuple(bands), **settings)
+
+
 def scnet(parameters: dict[str, Any]) -> nn.Module:
     from pymss_core.modules.scnet import SCNet  # pymss-core 0.1.14
 
@@ -35,7 +61,27 @@ def scnet(parameters: dict[str, Any]) -> nn.Module:
     return SCNet(win_size=parameters["n_fft"], **rename(parameters, names))
 
 
-BUILDERS = {"scnet": scnet}
+def tfc_tdf(parameters: dict[str, Any]) -> nn.Module:
+    from pymss_core.config import to_attrdict  # pymss-core 0.1.14
+    from pymss_core.modules.mdx23c_tfc_tdf_v3 import TFC_TDF_net
+
+    sizes = {
+        "num_subbands": parameters["subbands"],
+        "num_scales": parameters["scales"],
+        "num_channels": parameters["width"],
+        "growth": parameters["growth"],
+    }
+    fixed = {"num_blocks_per_scale": 2, "bottleneck_factor": 4, "scale": [2, 2]}
+    stft = {key: parameters[key] for key in ("n_fft", "hop_length")}
+    config = {
+        "model": {**sizes, **fixed, "norm": "InstanceNorm", "act": "gelu"},
+        "training": {"target_instrument": None, "instruments": parameters["stems"]},
+        "audio": {**stft, "dim_f": parameters["bins"], "num_channels": 2},
+    }
+    return TFC_TDF_net(to_attrdict(config))
+
+
+BUILDERS = {"bs_roformer": roformer, "mel_band_roformer": roformer, "scnet": scnet, "tfc_tdf": tfc_tdf}
 
 
 def main(names: list[str]) -> None:

@@ -189,5 +189,5 @@ def _solve(matrix: Tensor, x: Tensor) -> Tensor:
         return torch.stack([d * left - b * right, a * right - c * left], 1) / (
             (a * d - b * c).unsqueeze(1)
         )
-    solution = torch.linalg.solve(matrix.permute(0, 3, 4, 1, 2), x.permute(0, 2, 3, 1))
+    solution: Tensor = torch.linalg.solve(matrix.permute(0, 3, 4, 1, 2), x.permute(0, 2, 3, 1))
     return solution.permute(0, 3, 1, 2)

@@ -31,6 +31,52 @@ class Case:
 
 
 CASES = {
+    "bs_roformer": Case(
+        "bs_roformer",
+        {
+            "stems": ["vocals", "other"],
+            "dim": 16,
+            "depth": 2,
+            "heads": 2,
+            "dim_head": 8,
+            "n_fft": 512,
+            "hop_length": 110,
+            "bands": [2] * 12 + [4] * 8 + [25] * 8 + [1],
+        },
+    ),
+    "bs_roformer_mono": Case(
+        "bs_roformer",
+        {
+            "stems": ["drums"],
+            "dim": 16,
+            "depth": 3,
+            "heads": 2,
+            "dim_head": 8,
+            "channels": 1,
+            "n_fft": 512,
+            "hop_length": 128,
+            "bands": [8, 8, 16, 32, 193],
+            "time_transformer_depth": 2,
+            "mask_estimator_depth": 3,
+            "mlp_expansion_factor": 2,
+            "skip_connection": True,
+            "zero_dc": True,
+        },
+    ),
+    "mel_band_roformer": Case(
+        "mel_band_roformer",
+        {
+            "stems": ["vocals", "other"],
+            "dim": 16,
+            "depth": 2,
+            "heads": 2,
+            "dim_head": 8,
+            "n_fft": 512,
+            "hop_length": 110,
+            "bands": 16,
+            "skip_connection": True,
+        },
+    ),
     "scnet": Case(
         "scnet",
         {
@@ -44,6 +90,20 @@ CASES = {
             "conv_depths": [2, 1, 1],
             "dual_path_layers": 2,
         },
+    ),
+    "tfc_tdf": Case(
+        "tfc_tdf",
+        {
+            "stems": ["vocals", "other"],
+            "n_fft": 512,
+            "hop_length": 128,
+            "bins": 128,
+            "subbands": 4,
+            "scales": 2,
+            "width": 8,
+            "growth": 4,
+        },
+        samples=47 * 128,
     ),
 }
 

@@ -18,6 +18,7 @@ NETWORKS = {
     "bs_roformer": "separator.networks.roformer:BSRoformer",
     "mel_band_roformer": "separator.networks.roformer:MelBandRoformer",
     "scnet": "separator.networks.scnet:SCNet",
+    "tfc_tdf": "separator.networks.tfc_tdf:TfcTdf",
 }
 
 
