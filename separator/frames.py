@@ -7,8 +7,8 @@
       frame 1       ▁▂▄▆█▆▄▂▁              final as soon as no later frame covers it
       frame 2          ▁▂▄▆█▆▄▂▁
 
-Frames and edges are those of `STFT` with `center=True`: what comes out is what a transform of the
-whole track would have given.
+Frames, window and edges are those of `STFT`: what comes out is what its transform of the whole
+track would have given.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +35,7 @@ def through_stft(
         - function: `(..., freq, frames) -> (..., freq, frames)`, complex; leading axes may change
         - yields: `(..., time)`, together as long as the input
     """
-    stft = STFT(n_fft, hop_length, center=False)
+    stft = STFT(n_fft, hop_length)
     length = 0
 
     def counted() -> Iterator[Tensor]:
@@ -99,8 +99,8 @@ def _spectrograms(blocks: Iterable[Tensor], stft: STFT, frames: int) -> Iterator
 
 
 def _transform(signal: Tensor, stft: STFT) -> Tensor:
-    spectrogram: Tensor = stft(signal.reshape(1, -1, signal.shape[-1]))
-    return spectrogram.reshape(*signal.shape[:-1], *spectrogram.shape[-2:])
+    pieces = signal.unfold(-1, stft.n_fft, stft.hop_length) * stft.window
+    return torch.fft.rfft(pieces).mT  # (..., freq, frames)
 
 
 class _OverlapAdd:

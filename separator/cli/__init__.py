@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from separator import __version__
-from separator.cli import info, models, separate, web
+from separator.cli import ensemble, info, models, separate, web
 from separator.cli.console import error, message
 from separator.errors import Cancelled, ConfigError, SeparatorError
 
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.command(cls=separate.SeparateCommand, no_args_is_help=True)(separate.separate)
 app.add_typer(models.app, name="models")
+app.add_typer(ensemble.app, name="ensemble")
 app.command()(info.info)
 app.command("app")(web.web_app)
 

@@ -1,0 +1,85 @@
+"""`separator ensemble`: let several models work together."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from separator.cli import values
+from separator.cli.console import line, message, show, table
+from separator.cli.models import chosen_card, fetch_weights
+from separator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from separator.cards import Ensemble
+    from separator.fitting import Fit
+
+app = typer.Typer(help="Let several models work together.", no_args_is_help=True)
+
+
+@app.callback()
+def ensemble() -> None:
+    """Let several models work together."""
+
+
+@app.command()
+def fit(
+    name: Annotated[str, typer.Argument(help="Of the new ensemble.")],
+    models: Annotated[
+        str, typer.Option("--models", "-m", metavar="A,B", help="Names of the members.")
+    ],
+    songs: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folders with mixture.wav, vocals.wav and so on."),
+    ],
+    stems: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these; all that songs have otherwise.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For the card; your own unless given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    overlap: Annotated[float | None, typer.Option(help="As for `separator separate`.")] = None,
+) -> None:
+    """Find each member's weight in each stem by least squares, and write the card.
+
+    The weights of a stem are not negative and sum to one. Use songs that no member was trained on.
+    """
+    from separator import fitting
+    from separator.api import Separator
+    from separator.cards import write_card
+    from separator.members import resolve
+    from separator.zoo import list_cards, user_folder
+
+    cards = [chosen_card(model) for model in values.words(models)]
+    if len(cards) < 2:
+        raise ConfigError("--models names fewer than two members; name those to be weighed.")
+    folder = folder or user_folder()
+    path = folder / f"{name}.yaml"
+    if path.exists() or any(card.name == name for card in list_cards()):
+        raise ConfigError(f"There is a model '{name}' already; choose another name.")
+    found = fitting.find_songs(songs)
+    card = fitting.draft(name, cards, found, values.words(stems))
+    resolve(card)
+    for member in cards:
+        fetch_weights(member)
+    separators = [Separator(member, device=device, overlap=overlap) for member in cards]
+    fits = fitting.fit(card, separators, found, lambda song: message(f"{song.mixture.parent}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = write_card(fitting.with_weights(card, fits, len(found)), folder)
+    _show(card, fits)
+    line(path)
+
+
+def _show(card: "Ensemble", fits: "list[Fit]") -> None:
+    """Show the weight of each member, and what it is worth alone and together."""
+    rows = table("Stem", *(member.model for member in card.members), "Together", "Songs")
+    for found in fits:
+        cells = [
+            f"{found.weights[member.model]:.3f} ({found.alone[member.model]:.2f} dB)"
+            if member.model in found.weights
+            else ""
+            for member in card.members
+        ]
+        rows.add_row(found.stem, *cells, f"{found.together:.2f} dB", str(found.songs))
+    show(rows)
