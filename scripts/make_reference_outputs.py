@@ -23,6 +23,7 @@ def rename(parameters: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 def roformer(parameters: dict[str, Any]) -> nn.Module:
     from pymss_core.modules.bs_roformer import BSRoformer, MelBandRoformer  # pymss-core 0.1.14
 
+    parameters = dict(parameters)
     names = {"n_fft": "stft_n_fft", "hop_length": "stft_hop_length"}
     common: dict[str, Any] = {
         "stereo": parameters.pop("channels", 2) == 2,
@@ -38,7 +39,7 @@ def roformer(parameters: dict[str, Any]) -> nn.Module:
     bands = parameters.pop("bands")
     settings = common | rename(parameters, names)
     if isinstance(bands, int):
-        # Its own checkpoints count the hidden layers, as Music-Source-Separation-Training does.
+        # Music-Source-Separation-Training, whose files these are, counts the hidden layers here.
         hidden = settings["mask_estimator_depth"]
         return MelBandRoformer(
             num_bands=bands, mlp_hidden_layers=hidden, match_input_audio_length=True, **settings

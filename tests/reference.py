@@ -18,7 +18,7 @@ from separator.networks import build_network
 
 DATA = Path(__file__).parent / "data"
 #: Parts of keys whose values belong to the architecture.
-CONSTANTS = ("window", "freq_weights", "freqs", "sample_rate", "num_batches_tracked")
+CONSTANTS = ("window", "freq_weights", "rotary_embed", "sample_rate", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
