@@ -72,8 +72,8 @@ class Server:
 
         from separator.web.service import Service
 
+        self._socket = _listen(settings or Settings())
         self.service = Service(settings or Settings())
-        self._socket = _listen(self.service.settings)
         config = uvicorn.Config(
             build_app(self.service), log_level="warning", timeout_graceful_shutdown=2
         )

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from separator.cards import Card
+from separator.cards import AnyCard, Card
 from separator.downloads import Progress, megabytes
-from separator.errors import ConfigError, ModelError, nearest
+from separator.errors import ConfigError, ModelError, SeparatorError, nearest
+from separator.members import resolve
 from separator.resources import data_folder
 from separator.zoo import (
     DEFAULT_MODEL,
@@ -43,9 +44,9 @@ class Catalog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stamp: object = None
-        self._cards: dict[str, Card] = {}
+        self._cards: dict[str, AnyCard] = {}
 
-    def cards(self) -> list[Card]:
+    def cards(self) -> list[AnyCard]:
         """Return all cards: what runs at once first, then by name."""
         with self._lock:
             stamp = [_modified(folder) for folder in (data_folder("models"), user_folder())]
@@ -54,7 +55,7 @@ class Catalog:
                 self._stamp = stamp
         return sorted(self._cards.values(), key=_usefulness)
 
-    def find(self, name: str) -> Card:
+    def find(self, name: str) -> AnyCard:
         """Return the card of that name.
 
         Raises:
@@ -66,9 +67,9 @@ class Catalog:
             raise ModelError(f"Unknown model '{name}'.{hint}")
         return known[name]
 
-    def ready(self) -> list[Card]:
+    def ready(self) -> list[AnyCard]:
         """Return the cards whose weights are here."""
-        return [card for card in self.cards() if is_available(card)]
+        return [card for card in self.cards() if is_here(card)]
 
     def default(self) -> str | None:
         """Return the name of the model that is chosen at first: the bundled one, if it is there."""
@@ -76,15 +77,16 @@ class Catalog:
         return DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names), None)
 
     def download(self, name: str, progress: Progress) -> None:
-        """Fetch the weights of a model and verify them.
+        """Fetch the weights of a model, or of all models of an ensemble, and verify them.
 
         Raises:
             ModelError: They can't be had, or downloads are switched off.
         """
         card = self.find(name)
-        if is_offline() and not is_available(card):
+        if is_offline() and not is_here(card):
             raise ModelError("Downloads are switched off on this server (SEPARATOR_OFFLINE).")
-        download(card, progress=progress)
+        for model in models_of(card):
+            download(model, progress=progress)
 
     def delete(self, name: str) -> None:
         """Delete what was downloaded for a model, or a model that was added.
@@ -95,23 +97,21 @@ class Catalog:
         card = self.find(name)
         if self.is_added(card):
             self._forget(card)
-        elif card.bundled:
-            raise ModelError(f"'{name}' came with the program and stays.")
-        elif not is_available(card):
-            raise ModelError(f"'{name}' isn't downloaded; there is nothing to delete.")
-        else:
-            local_path(card).unlink()
+            return
+        fetched = [model for model in models_of(card) if not model.bundled and is_available(model)]
+        if not fetched:
+            raise ModelError(f"Nothing was downloaded for '{name}'; there is nothing to delete.")
+        for model in fetched:
+            local_path(model).unlink()
 
-    def _forget(self, card: Card) -> None:
-        weights = card.bundled
+    def _forget(self, card: AnyCard) -> None:
+        weights = card.bundled if isinstance(card, Card) else None
         if weights and weights.resolve().parent == (user_folder() / "weights").resolve():
             weights.unlink(missing_ok=True)
-        elif not card.bundled:
-            local_path(card).unlink(missing_ok=True)
         if card.path:
             card.path.unlink(missing_ok=True)
 
-    def is_added(self, card: Card) -> bool:
+    def is_added(self, card: AnyCard) -> bool:
         """Whether the card lies in the user's own folder."""
         return card.path is not None and card.path.parent.resolve() == user_folder().resolve()
 
@@ -125,30 +125,56 @@ class Catalog:
         return add_model(checkpoint, config, name=name.strip() or None, copy=True)
 
 
-def _readable_cards() -> list[Card]:
+def _readable_cards() -> list[AnyCard]:
     try:
-        return list_cards()
+        return [card for card in list_cards() if _is_whole(card)]
     except ConfigError as error:  # one bad card of the user's must not close the whole app
         log.warning("The cards in '%s' are left out: %s", user_folder(), error)
         return list_cards([data_folder("models")])
+
+
+def _is_whole(card: AnyCard) -> bool:
+    """Tell whether the models of an ensemble are known; without them it can't be shown."""
+    try:
+        resolve(card)
+    except SeparatorError as error:
+        log.warning("'%s' is left out: %s", card.name, error)
+        return False
+    return True
 
 
 def _modified(folder: Path) -> float:
     return folder.stat().st_mtime if folder.is_dir() else 0.0
 
 
-def _usefulness(card: Card) -> tuple[bool, bool, str]:
-    return card.name != DEFAULT_MODEL, not is_available(card), card.name
+def _usefulness(card: AnyCard) -> tuple[bool, bool, str]:
+    return card.name != DEFAULT_MODEL, not is_here(card), card.name
 
 
-def place(card: Card) -> str:
+def models_of(card: AnyCard) -> list[Card]:
+    """Return the card itself, or those of the models behind an ensemble."""
+    return list(resolve(card).models)
+
+
+def is_here(card: AnyCard) -> bool:
+    """Tell whether all weights are here."""
+    return all(is_available(model) for model in models_of(card))
+
+
+def size_of(card: AnyCard) -> int:
+    """Return the size of all weights in bytes."""
+    return sum(model.weights.bytes for model in models_of(card))
+
+
+def place(card: AnyCard) -> str:
     """Say in two words where the weights are."""
-    if is_available(card):
-        return "ready" if card.bundled else "downloaded"
-    return "missing" if card.bundled else "to download"
+    bundled = all(model.bundled for model in models_of(card))
+    if is_here(card):
+        return "ready" if bundled else "downloaded"
+    return "missing" if bundled else "to download"
 
 
-def stems_of(cards: Iterable[Card]) -> list[str]:
+def stems_of(cards: Iterable[AnyCard]) -> list[str]:
     """Return all stems, those of most models first."""
     counts: dict[str, int] = {}
     for card in cards:
@@ -157,7 +183,7 @@ def stems_of(cards: Iterable[Card]) -> list[str]:
     return sorted(counts, key=lambda stem: (-counts[stem], stem))
 
 
-def best_score(card: Card, stem: str | None = None) -> tuple[str, float, str] | None:
+def best_score(card: AnyCard, stem: str | None = None) -> tuple[str, float, str] | None:
     """Return stem, decibels and definition of the best published score."""
     scores = [
         (name, value, f"{score.definition}, {score.dataset}")
@@ -168,12 +194,12 @@ def best_score(card: Card, stem: str | None = None) -> tuple[str, float, str] | 
     return max(scores, key=lambda score: score[1], default=None)
 
 
-def summary(card: Card, speed: float | None) -> list[tuple[str, str]]:
+def summary(card: AnyCard, speed: float | None) -> list[tuple[str, str]]:
     """Say what matters about a model, in pairs of a word and its value."""
     facts = [
         ("Stems", ", ".join(card.stems)),
-        ("Kind", _KINDS.get(card.network, card.network)),
-        ("Size", f"{megabytes(card.weights.bytes)}, {place(card)}"),
+        ("Kind", _kind(card)),
+        ("Size", f"{megabytes(size_of(card))}, {place(card)}"),
         ("Speed here", _speed(speed)),
         ("Trained on", card.training_data),
         ("Licence", card.licence),
@@ -181,6 +207,12 @@ def summary(card: Card, speed: float | None) -> list[tuple[str, str]]:
     if best := best_score(card):
         facts.insert(3, ("Published", f"{best[0]} {best[1]:.1f} dB ({best[2]})"))
     return facts
+
+
+def _kind(card: AnyCard) -> str:
+    if isinstance(card, Card):
+        return _KINDS.get(card.network, card.network)
+    return f"ensemble of {len(card.members)}"
 
 
 def _speed(speed: float | None) -> str:

@@ -45,6 +45,7 @@ class Job:
     step: str = ""
     result: Any = None
     error: str | None = None
+    unit: str = "segments"
     done: int = 0
     total: int | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
@@ -52,11 +53,19 @@ class Job:
     _began: float | None = None  # when the first segment was about to start
 
     def begin(self, step: str) -> None:
-        """Say what happens now; stop here if the user wishes to."""
-        if self.cancel.is_set():
-            raise Cancelled("Cancelled.")
+        """Say what happens now, or stop here if the user wishes to."""
+        self.check()
         self.step = step
         self._began = time.monotonic()
+
+    def check(self) -> None:
+        """Stop here if the user wishes to.
+
+        Raises:
+            Cancelled: The user does.
+        """
+        if self.cancel.is_set():
+            raise Cancelled("Cancelled.")
 
     def report(self, progress: Progress) -> None:
         """Take note of the segments that are done."""

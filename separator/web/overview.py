@@ -82,5 +82,5 @@ class _Painter:
 
 def _bytes(values: npt.NDArray[np.float32]) -> Bytes:
     """Round [0, 1] to bytes; what is heard at all is never drawn as nothing."""
-    scaled = np.clip(np.ceil(values * 255 - 1e-3), 0, 255)
-    return scaled.astype(np.uint8)
+    scaled: Bytes = np.clip(np.ceil(values * 255 - 1e-3), 0, 255).astype(np.uint8)
+    return scaled

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from separator.errors import Cancelled
+from separator.web.catalog import models_of
 
 if TYPE_CHECKING:
     from separator.api import Separator
@@ -24,7 +25,7 @@ class ModelPool:
 
     def __init__(self, device: str = "auto") -> None:
         self.device = device
-        self._held: tuple[tuple[str, str], Separator] | None = None
+        self._held: tuple[tuple[str, ...], Separator] | None = None
         self._lock = threading.Lock()
 
     def get(
@@ -44,7 +45,7 @@ class ModelPool:
         from separator.api import Separator
         from separator.model import Settings
 
-        key = (card.model_dump_json(), precision)
+        key = (card.name, *(model.weights.sha256 for model in models_of(card)), precision)
         with self._lock:
             if self._held is None or self._held[0] != key:
                 self._drop()

@@ -3,19 +3,22 @@
 Nothing but a token of 128 random bits opens a song, and nothing in an address becomes a path.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from separator.errors import AudioError
 from separator.web.songs import Song, dump
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from separator.web.service import Service
 
 STATIC = Path(__file__).parent / "static"
 _MOST_SAMPLES = 1 << 20  # per request, so that nobody asks for an hour at once
+_MOST_SONGS = 500
 _PRIVATE = {"Cache-Control": "private, max-age=3600"}
 
 # The browser may talk to this server alone; frames of other sites may not show the page.
@@ -23,6 +26,11 @@ POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "object-src 'none'; frame-ancestors 'self'; form-action 'self'"
 )
+_HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+]
 
 
 def add_routes(app: "FastAPI", service: "Service") -> None:
@@ -31,7 +39,6 @@ def add_routes(app: "FastAPI", service: "Service") -> None:
     from fastapi.responses import FileResponse
     from fastapi.staticfiles import StaticFiles
     from starlette.background import BackgroundTask
-    from starlette.middleware.base import RequestResponseEndpoint
 
     def song_of(token: str) -> Song:
         try:
@@ -67,32 +74,51 @@ def add_routes(app: "FastAPI", service: "Service") -> None:
 
     def mix(token: str, request: Request) -> FileResponse:
         song = song_of(token)
+        wanted = request.query_params.items()
         try:
-            gains = {
-                int(key): min(4.0, float(value)) for key, value in request.query_params.items()
-            }
-            path = song.mix(gains)
+            path = song.mix({int(key): min(4.0, float(value)) for key, value in wanted})
         except (AudioError, ValueError) as error:
             raise HTTPException(400, str(error)) from error
         return FileResponse(
             path, filename=f"{song.title} - mix.wav", background=BackgroundTask(path.unlink)
         )
 
-    for address, function in {
+    def truth(token: str) -> dict[str, Any]:
+        return song_of(token).truth
+
+    def several(request: Request) -> FileResponse:
+        tokens = request.query_params.getlist("token")[:_MOST_SONGS]
+        path = service.library.bundle([song_of(token) for token in tokens])
+        return FileResponse(path, filename="stems.zip", background=BackgroundTask(path.unlink))
+
+    addresses: dict[str, Callable[..., Any]] = {
         "player.json": player_data,
         "sound": sound,
         "spectrogram/{number}": spectrogram,
         "track/{number}": one_stem,
         "stems.zip": archive,
         "mix.wav": mix,
-    }.items():
-        app.add_api_route(f"/stems/{{token}}/{address}", function, include_in_schema=False)
+        "truth": truth,
+    }
+    for address, function in addresses.items():
+        app.add_api_route(f"/stems/{{token}}/{address}", function)
+    app.add_api_route("/stems.zip", several)
     app.mount("/stems-static", StaticFiles(directory=STATIC), name="stems-static")
+    app.add_middleware(Guard)
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "same-origin"
-        return response
+
+class Guard:
+    """Add the headers that keep a browser from talking to, or being framed by, other hosts."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Pass a request on and its answer back, with our headers."""
+
+        async def with_headers(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)

@@ -19,8 +19,9 @@ from pathlib import Path
 from separator.api import Result
 from separator.audio import probe
 from separator.audio.info import AudioInfo
-from separator.cards import Card
+from separator.cards import AnyCard
 from separator.errors import AudioError, ConfigError
+from separator.inference import Progress
 from separator.naming import output_names
 from separator.resources import data_folder
 from separator.web.catalog import Catalog, Speeds
@@ -69,6 +70,7 @@ class Service:
         self.root = Path(tempfile.mkdtemp(prefix="separator-web-"))
         self.library = Library(self.root / "songs", self.settings.keep_seconds)
         self.queue = Queue(self.settings.max_waiting)
+        self.downloads = Queue(self.settings.max_waiting)  # these need the network, not the device
         self.catalog = Catalog()
         self.speeds = Speeds()
         self.pool = ModelPool(self.settings.device)
@@ -79,6 +81,7 @@ class Service:
         """Stop all jobs and delete all files."""
         self._closing.set()
         self.queue.close()
+        self.downloads.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def demo_song(self) -> Path:
@@ -103,6 +106,34 @@ class Service:
             raise ConfigError(f"Unknown format '{request.audio_format}'; allowed: {allowed}.")
         self.check_source(request)
         return self.queue.submit(Job(request.title, owner, self.work(request, card)))
+
+    def download(self, name: str, owner: str) -> Job:
+        """Put the download of a model into the queue for downloads.
+
+        Raises:
+            ConfigError: Strangers use this server, or too many downloads are waiting.
+        """
+        self.require_management()
+
+        def run(job: Job) -> None:
+            def report(done: int, total: int) -> None:
+                job.begin("Downloading") if not job.done else job.check()
+                job.report(Progress(done, total))
+
+            self.catalog.download(name, report)
+
+        return self.downloads.submit(Job(name, owner, run, unit="bytes"))
+
+    def require_management(self) -> None:
+        """Refuse strangers.
+
+        Raises:
+            ConfigError: The server is open to the network and asks for no password.
+        """
+        if not self.settings.may_manage:
+            raise ConfigError(
+                "Models can be changed only on the computer itself, or with a password."
+            )
 
     def check_source(self, request: Request) -> AudioInfo:
         """Refuse what isn't audio, and what is too large, too long or out of range.
@@ -133,10 +164,8 @@ class Service:
             raise AudioError(
                 f"The range begins at {request.start:.1f} s, the song ends at {length:.1f} s."
             )
-        wanted = min(
-            request.duration or float("inf"),
-            float("inf") if length is None else length - request.start,
-        )
+        rest = float("inf") if length is None else length - request.start
+        wanted = min(request.duration or float("inf"), rest)
         limit = self.settings.max_seconds
         if wanted > limit and (length is not None or request.duration is not None):
             raise AudioError(
@@ -156,7 +185,7 @@ class Service:
                 f"{free / 1e6:.0f} MB are free. Choose a shorter range, or try later."
             )
 
-    def work(self, request: Request, card: Card) -> Callable[[Job], Song]:
+    def work(self, request: Request, card: AnyCard) -> Callable[[Job], Song]:
         """Return the work of one job: separate, then draw."""
 
         def run(job: Job) -> Song:
@@ -169,7 +198,7 @@ class Service:
 
         return run
 
-    def _separate(self, request: Request, card: Card, job: Job, folder: Path) -> Song:
+    def _separate(self, request: Request, card: AnyCard, job: Job, folder: Path) -> Song:
         mixture = adopt(request.source, folder)
         result = self.run_model(request, card, job, mixture, folder)
         info = probe(mixture)
@@ -191,7 +220,7 @@ class Service:
         return song
 
     def run_model(
-        self, request: Request, card: Card, job: Job, mixture: Path, folder: Path
+        self, request: Request, card: AnyCard, job: Job, mixture: Path, folder: Path
     ) -> Result:
         """Separate with one model, stems into `folder`."""
         job.begin(f"Loading {card.name}")
@@ -202,15 +231,16 @@ class Service:
             shifts=request.shifts,
         )
         names = separator.names(request.stems or None, request.residual or None)
+        outputs = {
+            name: folder / f"{number:02d}.{request.audio_format}"
+            for number, name in enumerate(names, start=1)
+        }
         job.begin("Separating")
         try:
             with interruptible(separator, job.cancel):
                 result = separator.write_stems(
                     mixture,
-                    {
-                        name: folder / f"{i:02d}.{request.audio_format}"
-                        for i, name in enumerate(names)
-                    },
+                    outputs,
                     stems=request.stems or None,
                     residual=request.residual or None,
                     start=request.start,
@@ -236,8 +266,8 @@ def _notes(request: Request, result: Result, song: Song, limit: float) -> list[s
         notes.append("The song is silent, and so are its stems.")
     if result.gain < 1:
         notes.append(
-            f"All tracks were turned down together by {-20 * math.log10(result.gain):.1f} dB: a stem "
-            "was louder than its format can hold."
+            f"All tracks were turned down by {-20 * math.log10(result.gain):.1f} dB, together: a "
+            "stem was louder than its format can hold."
         )
     if request.duration is None and result.duration >= limit:
         notes.append(f"Only the first {limit / 60:.0f} minutes were separated; that is the limit.")

@@ -52,7 +52,8 @@ class Song:
         token: What its address is made of; whoever knows it may listen.
         samples: Length of every track, per channel.
         notes: What the user should know, one line each.
-        facts: What else the player gets to see, of a comparison for example.
+        facts: What else the player gets to see.
+        truth: What a blind comparison hides until it is asked for.
     """
 
     token: str
@@ -64,6 +65,7 @@ class Song:
     tracks: tuple[Track, ...]
     notes: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    truth: dict[str, Any] = field(default_factory=dict)
     overviews: tuple[Overview, ...] = ()
     used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -209,6 +211,20 @@ class Library:
             song.used = time.monotonic()
             return song
 
+    def bundle(self, songs: Sequence[Song]) -> Path:
+        """Write the stems of several songs into one zip, a folder for each song."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.root / f"bundle-{secrets.token_hex(8)}.zip"
+        write_zip(
+            path,
+            [
+                (f"{number:02d} {song.title}/{song.file_name(track)}", track.path)
+                for number, song in enumerate(songs, start=1)
+                for track in song.tracks[1:]
+            ],
+        )
+        return path
+
     def delete(self, token: str) -> None:
         """Delete a song with its files, if it is there."""
         with self._lock:
@@ -225,9 +241,9 @@ class Library:
             self.delete(token)
 
 
-def adopt(source: Path, folder: Path) -> Path:
+def adopt(source: Path, folder: Path, name: str = "mixture") -> Path:
     """Bring an upload into a song's folder, so that it lives as long as the song."""
-    target = folder / f"mixture{source.suffix.lower()}"
+    target = folder / f"{name}{source.suffix.lower()}"
     try:
         os.link(source, target)
     except OSError:

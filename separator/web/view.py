@@ -43,11 +43,18 @@ def detail(job: Job) -> str:
         return f"{job.step} …"
     if job.total is None:
         return f"{job.step}: {job.done} segments done"
-    text = f"{job.step}: {job.done} of {job.total} segments"
+    text = f"{job.step}: {amount(job)}"
     left = job.seconds_left
     return (
         text if left is None or job.done == job.total else f"{text}, about {time_left(left)} left"
     )
+
+
+def amount(job: Job) -> str:
+    """Say how much of how much is done, in the job's unit."""
+    if job.unit == "bytes":
+        return f"{job.done / 1e6:.0f} of {(job.total or 0) / 1e6:.0f} MB"
+    return f"{job.done} of {job.total} {job.unit}"
 
 
 def time_left(seconds: float) -> str:

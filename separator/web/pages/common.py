@@ -14,7 +14,7 @@ import gradio as gr
 from separator.errors import ConfigError
 from separator.web import view
 from separator.web.catalog import summary
-from separator.web.jobs import Job
+from separator.web.jobs import Job, Queue
 from separator.web.service import BIT_DEPTHS, FORMATS, Request, Service
 
 SAME = "as the song"
@@ -32,12 +32,12 @@ def session(request: gr.Request, page: str) -> str:
     return f"{request.session_hash}/{page}"
 
 
-async def watch(service: Service, job: Job) -> AsyncIterator[str]:
+async def watch(queue: Queue, job: Job) -> AsyncIterator[str]:
     """Yield the state of a job as HTML while it lasts; a closed tab cancels it."""
     shown = ""
     try:
         while not job.ended.is_set() and not job.cancel.is_set():
-            html = view.status(job, service.queue.place(job))
+            html = view.status(job, queue.place(job))
             if html != shown:
                 yield html
                 shown = html
@@ -45,7 +45,7 @@ async def watch(service: Service, job: Job) -> AsyncIterator[str]:
         yield view.status(job, 0)
     finally:
         if not job.ended.is_set():
-            service.queue.cancel(job)
+            queue.cancel(job)
 
 
 def seconds_of(text: str, what: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from separator.web.pages import separate
+from separator.web.pages import batch, compare, endpoints, separate, zoo
 from separator.web.service import Service
 
 TITLE = "Separator"
@@ -14,11 +14,21 @@ def build_pages(service: Service) -> gr.Blocks:
     """Lay out all pages; a closed tab stops what it began."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as pages:
         gr.HTML(f'<h1 class="sep-brand">{TITLE}</h1>')
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Separate", id="separate"):
-            separate.build(service)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Separate", id="separate"):
+                choosers = [separate.build(service)]
+            with gr.Tab("Batch", id="batch"):
+                choosers.append(batch.build(service))
+            with gr.Tab("Compare", id="compare"):
+                choosers += compare.build(service)
+            with gr.Tab("Models", id="models"):
+                zoo.build(service, choosers)
+        endpoints.build(service)
 
         def closed(request: gr.Request) -> None:
-            service.queue.cancel_all(f"{request.session_hash}/")
+            for queue in (service.queue, service.downloads):
+                queue.cancel_all(f"{request.session_hash}/")
 
         pages.unload(closed)
-    return pages.queue(max_size=200)
+    pages.queue(max_size=200)
+    return pages

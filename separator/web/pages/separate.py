@@ -111,7 +111,7 @@ def build(service: Service) -> gr.Dropdown:
             demo: gr.Button(visible=False),
             player: "",
         }
-        async for html in watch(service, job):
+        async for html in watch(service.queue, job):
             yield {status: html}
         if job.state == "done":
             yield {player: view.player(job.result.token), **idle}

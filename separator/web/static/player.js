@@ -38,6 +38,8 @@ export class StemPlayer extends HTMLElement {
     this.song = song;
     this.seconds = song.samples / song.sampleRate;
     this.view = "waveform";
+    this.groups = [...new Set(song.tracks.slice(1).map((track) => track.group))];
+    this.shown = this.groups[0]; // the group whose rows are seen
     this.original = false;
     this.selected = 1;
     this.spectrograms = new Map();
@@ -75,10 +77,7 @@ export class StemPlayer extends HTMLElement {
     bar.innerHTML = `
       <button class="play" title="Play (space)">${icon("play")}</button>
       <output class="time" aria-label="Position"></output>
-      <div class="switch" role="group" aria-label="What to hear">
-        <button class="stems" aria-pressed="true" title="Hear the stems (o)">Stems</button>
-        <button class="whole" aria-pressed="false" title="Hear the original (o)">Original</button>
-      </div>
+      <div class="switch hear" role="group" aria-label="What to hear"></div>
       <div class="loop">
         <button class="repeat" aria-pressed="false" title="Loop a range (l)">
           ${icon("loop")}<span>Loop</span></button>
@@ -94,6 +93,13 @@ export class StemPlayer extends HTMLElement {
         <button data-view="spectrogram" aria-pressed="false" title="Spectrograms">
           ${icon("spectrum")}<span class="hidden">Spectrograms</span></button>
       </div>`;
+    const versions = [...this.groups.map((group) => [group, group || "Stems"]), [null, "Original"]];
+    for (const [group, label] of versions) {
+      const button = element("button", { title: `Hear: ${label} (o)` }, label);
+      button.onclick = () => this.hear(group);
+      button.group = group;
+      bar.querySelector(".hear").append(button);
+    }
     return bar;
   }
 
@@ -128,7 +134,8 @@ export class StemPlayer extends HTMLElement {
       </div><canvas class="lane" role="img" aria-label="Waveform of ${name}"></canvas>`;
     const label = row.querySelector(".name");
     label.title = name;
-    if (index) label.append(element("span", { class: "number", "aria-hidden": "true" }, `${index} `));
+    const digit = `${this.song.tracks.slice(1, index + 1).filter((t) => t.group === track.group).length} `;
+    if (index) label.append(element("span", { class: "number", "aria-hidden": "true" }, digit));
     label.append(name);
     return row;
   }
@@ -143,7 +150,13 @@ export class StemPlayer extends HTMLElement {
         <dt>s</dt><dd>solo</dd><dt>m</dt><dd>mute</dd><dt>↑ ↓</dt><dd>volume</dd>
         <dt>← →</dt><dd>5 seconds</dd><dt>o</dt><dd>original or stems</dd>
         <dt>l</dt><dd>loop</dd><dt>[ ]</dt><dd>loop begins, ends here</dd></dl></details>
-      <p class="trouble" role="alert"></p>`;
+      <p class="trouble" role="alert"></p>
+      <div class="truth" aria-live="polite"></div>`;
+    if (this.song.blind) {
+      const reveal = element("button", { class: "button reveal" }, "Which is which?");
+      reveal.onclick = () => this.reveal(reveal);
+      footer.prepend(reveal);
+    }
     return footer;
   }
 
@@ -152,8 +165,6 @@ export class StemPlayer extends HTMLElement {
   listen() {
     const { engine } = this;
     this.find(".play").onclick = () => engine.toggle();
-    this.find(".stems").onclick = () => this.hear(false);
-    this.find(".whole").onclick = () => this.hear(true);
     this.find(".repeat").onclick = () => this.toggleLoop();
     for (const field of this.all(".from, .to")) field.onchange = () => this.readLoop();
     for (const button of this.all("[data-view]")) {
@@ -185,8 +196,8 @@ export class StemPlayer extends HTMLElement {
     row.querySelector(".solo").onclick = () => this.toggle(index, "solo");
     row.querySelector(".mute").onclick = () => this.toggle(index, "muted");
     const volume = row.querySelector(".volume");
-    volume.oninput = () => this.engine.setLevel(index, { volume: Number(volume.value) });
-    volume.ondblclick = () => this.engine.setLevel(index, { volume: 1 });
+    volume.oninput = () => this.level(index, { volume: Number(volume.value) });
+    volume.ondblclick = () => this.level(index, { volume: 1 });
   }
 
   // A click on a lane seeks; a drag chooses what is looped.
@@ -223,13 +234,55 @@ export class StemPlayer extends HTMLElement {
   }
 
   toggle(index, what) {
-    if (this.original) this.hear(false);
-    this.engine.setLevel(index, { [what]: !this.engine.levels[index][what] });
+    if (this.original) this.hear(this.shown);
+    this.level(index, { [what]: !this.engine.levels[index][what] });
   }
 
-  hear(original) {
-    this.original = original;
-    this.engine.setAudible(this.song.tracks.map((_, index) => (index === 0) === original));
+  // Change a stem in all groups alike, so that switching between them changes nothing else.
+  level(index, change) {
+    const { name } = this.song.tracks[index];
+    this.song.tracks.forEach((track, each) => {
+      if (each && track.name === name) this.engine.setLevel(each, change);
+    });
+  }
+
+  // Hear the stems of a group, or, for null, the original.
+  hear(group) {
+    const place = this.rows.indexOf(this.selected);
+    this.original = group === null;
+    if (!this.original) this.shown = group;
+    this.engine.setAudible(
+      this.song.tracks.map((track, i) => (this.original ? i === 0 : i > 0 && track.group === group)),
+    );
+    this.selected = this.rows[place] ?? this.rows[0];
+    this.draw();
+    this.refresh();
+  }
+
+  hearNext() {
+    const all = [...this.groups, null];
+    const now = all.indexOf(this.original ? null : this.shown);
+    this.hear(all[(now + 1) % all.length]);
+  }
+
+  // The tracks whose rows are seen, the original left out.
+  get rows() {
+    const numbers = this.song.tracks.map((_, index) => index);
+    return numbers.filter((index) => index && this.song.tracks[index].group === this.shown);
+  }
+
+  // Tell the names behind the letters, and how close each came where references were given.
+  async reveal(button) {
+    const answer = await fetch(`${this.base}/truth`);
+    if (!answer.ok) return;
+    const { names, scores } = await answer.json();
+    const box = this.find(".truth");
+    box.replaceChildren();
+    for (const [group, name] of Object.entries(names)) {
+      box.append(element("p", {}, `${group} is ${name}.`));
+    }
+    if (Object.keys(scores).length) box.append(chart(scores));
+    button.remove();
   }
 
   toggleLoop() {
@@ -276,20 +329,19 @@ export class StemPlayer extends HTMLElement {
     const { engine, selected, song } = this;
     const louder = (step) => {
       const volume = Math.max(0, Math.min(1.5, engine.levels[selected].volume + step));
-      engine.setLevel(selected, { volume });
+      this.level(selected, { volume });
     };
     const skip = (seconds) => engine.seek(engine.position + seconds * song.sampleRate);
     const loop = (change) => {
       engine.setLoop({ ...(engine.loop || { from: 0, to: song.samples }), ...change });
     };
-    if (/^[1-9]$/.test(key) && Number(key) < song.tracks.length) {
-      return () => this.select(Number(key));
-    }
+    const row = this.rows[Number(key) - 1];
+    if (/^[1-9]$/.test(key) && row) return () => this.select(row);
     return {
       " ": () => engine.toggle(),
       s: () => this.toggle(selected, "solo"),
       m: () => this.toggle(selected, "muted"),
-      o: () => this.hear(!this.original),
+      o: () => this.hearNext(),
       l: () => this.toggleLoop(),
       "[": () => loop({ from: engine.position }),
       "]": () => loop({ to: engine.position }),
@@ -308,8 +360,13 @@ export class StemPlayer extends HTMLElement {
     const play = this.find(".play");
     play.innerHTML = icon(engine.playing ? "pause" : "play");
     play.setAttribute("aria-label", engine.playing ? "Pause" : "Play");
-    press(this.find(".stems"), !this.original);
-    press(this.find(".whole"), this.original);
+    for (const button of this.all(".hear button")) {
+      press(button, this.original ? button.group === null : button.group === this.shown);
+    }
+    for (const row of this.all(".row")) {
+      const { group } = this.song.tracks[row.dataset.index];
+      row.hidden = row.dataset.index !== "0" && group !== this.shown;
+    }
     press(this.find(".repeat"), Boolean(engine.loop));
     for (const button of this.all("[data-view]")) press(button, button.dataset.view === this.view);
     engine.gains.forEach((gain, index) => this.refreshRow(index, gain));
@@ -356,6 +413,7 @@ export class StemPlayer extends HTMLElement {
     for (const row of this.all(".row")) {
       const index = Number(row.dataset.index);
       const lane = row.querySelector(".lane");
+      if (row.hidden) continue;
       const color = getComputedStyle(row).getPropertyValue("--paint") || "#888";
       lane.setAttribute("aria-label", `${label} of ${this.song.tracks[index].name}`);
       if (this.view === "waveform") drawWaveform(lane, this.song.tracks[index].peaks, color);
@@ -403,6 +461,25 @@ export class StemPlayer extends HTMLElement {
     }
     this.animation = requestAnimationFrame(() => this.tick());
   }
+}
+
+// Bars of SDR in dB: one row for a stem and a group.
+function chart(scores) {
+  const most = Math.max(1, ...Object.values(scores).flatMap((values) => Object.values(values)));
+  const table = element("table", { class: "chart" });
+  table.append(element("caption", {}, "Signal to distortion ratio in dB: more is closer"));
+  for (const [stem, values] of Object.entries(scores)) {
+    for (const [group, value] of Object.entries(values)) {
+      const line = table.insertRow();
+      line.append(element("th", { scope: "row" }, `${stem}, ${group}`));
+      const bar = element("div", { class: "mark" });
+      bar.style.width = `${Math.max(0.5, (100 * Math.max(0, value)) / most)}%`;
+      bar.style.background = `var(--stem-${colorOf(stem, 1)})`;
+      line.insertCell().append(bar);
+      line.insertCell().textContent = value.toFixed(2);
+    }
+  }
+  return table;
 }
 
 function colorOf(name, index) {

@@ -1,0 +1,171 @@
+"""Two models on one song, as X and Y: which is which stays hidden until it is asked for."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from separator.audio import open_audio, probe
+from separator.errors import AudioError, ConfigError
+from separator.web.jobs import Job
+from separator.web.service import Request, Service
+from separator.web.songs import Song, Track, adopt
+
+LETTERS = ("X", "Y")
+REFERENCE = "Reference"
+
+
+def submit(
+    service: Service,
+    request: Request,
+    models: Sequence[str],
+    references: Sequence[Path],
+    owner: str,
+) -> Job:
+    """Check a comparison and put it into the queue; the job's result is a `Song`.
+
+    Args:
+        models: Names of two models.
+        references: Files of true stems; a file's name says which stem it is.
+
+    Raises:
+        SeparatorError: The request can't be fulfilled, in words for the user.
+    """
+    if len(set(models)) != len(LETTERS):
+        raise ConfigError("Choose two different models to compare.")
+    cards = [service.catalog.find(name) for name in models]
+    stems = [stem for stem in cards[0].stems if stem in cards[1].stems]
+    if not stems:
+        raise ConfigError("These two models have no stem in common; choose others.")
+    service.check_source(request)
+    truths = match_references(references, stems)
+    for path in truths.values():
+        service.check_source(replace(request, source=path, title=path.name))
+    work = _work(service, request, models, stems, truths)
+    return service.queue.submit(Job(request.title or request.source.stem, owner, work))
+
+
+def match_references(files: Sequence[Path], stems: Sequence[str]) -> dict[str, Path]:
+    """Find out which stem each file is, by its name.
+
+    Raises:
+        ConfigError: A file whose name holds none of the stems.
+    """
+    found = {}
+    for path in files:
+        stem = next((stem for stem in stems if stem.lower() in path.stem.lower()), None)
+        if stem is None:
+            raise ConfigError(
+                f"The reference '{path.name}' is no known stem; its name should hold one of: "
+                f"{', '.join(stems)}."
+            )
+        found[stem] = path
+    return found
+
+
+def _work(
+    service: Service,
+    request: Request,
+    models: Sequence[str],
+    stems: Sequence[str],
+    references: Mapping[str, Path],
+) -> Callable[[Job], Song]:
+    def run(job: Job) -> Song:
+        folder = service.library.new_folder()
+        try:
+            song = _compare(service, request, models, stems, references, job, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return service.library.add(song)
+
+    return run
+
+
+def _compare(
+    service: Service,
+    request: Request,
+    models: Sequence[str],
+    stems: Sequence[str],
+    references: Mapping[str, Path],
+    job: Job,
+    folder: Path,
+) -> Song:
+    mixture = adopt(request.source, folder)
+    first = round(request.start * probe(mixture).sample_rate)
+    letters = random.sample(LETTERS, len(LETTERS))
+    tracks = []
+    for letter, name in sorted(zip(letters, models, strict=True)):
+        (folder / letter).mkdir()
+        one = replace(request, model=name, stems=tuple(stems))
+        result = service.run_model(one, service.catalog.find(name), job, mixture, folder / letter)
+        gain = 1 / result.gain  # as loud as the original, whatever the format could hold
+        tracks += [Track(stem, result.outputs[stem], 0, letter, gain) for stem in stems]
+    tracks += [
+        Track(stem, adopt(path, folder, f"reference-{stem}"), first, REFERENCE)
+        for stem, path in references.items()
+    ]
+    _check_alike(tracks, mixture)
+    song = Song(
+        token=folder.name,
+        folder=folder,
+        title=request.title or request.source.stem,
+        sample_rate=result.sample_rate,
+        channels=result.channels,
+        samples=result.samples,
+        tracks=(Track("original", mixture, first), *tracks),
+        facts={"blind": True},
+    )
+    job.begin("Drawing")
+    song.draw()
+    names = dict(sorted(zip(letters, models, strict=True)))
+    song.truth = {"names": names, "scores": scores(song)}
+    return song
+
+
+def _check_alike(tracks: Sequence[Track], mixture: Path) -> None:
+    want = probe(mixture)
+    for track in tracks:
+        have = probe(track.path)
+        if (have.sample_rate, have.channels) != (want.sample_rate, want.channels):
+            raise AudioError(
+                f"The reference of {track.name} has {have.channels} channels at "
+                f"{have.sample_rate} Hz, the song {want.channels} at {want.sample_rate} Hz; "
+                "they must be alike."
+            )
+
+
+def scores(song: Song) -> dict[str, dict[str, float]]:
+    """Return the SDR in dB of each stem with a reference, over the whole track, for X and Y.
+
+    Reference: 10 log10(|s|^2 / |s - e|^2), the uSDR of the Music Demixing Challenge 2021,
+    Mitsufuji et al. 2022, arXiv 2108.13559, equation 1.
+    """
+    truths = {track.name: track for track in song.tracks if track.group == REFERENCE}
+    found: dict[str, dict[str, float]] = {}
+    for track in song.tracks:
+        if track.group in LETTERS and track.name in truths:
+            found.setdefault(track.name, {})[track.group] = _sdr(song, truths[track.name], track)
+    return found
+
+
+def _sdr(song: Song, reference: Track, estimate: Track) -> float:
+    signal = noise = 1e-9
+    for true, guess in zip(_blocks(song, reference), _blocks(song, estimate), strict=False):
+        size = min(true.shape[1], guess.shape[1])
+        signal += float(np.square(true[:, :size], dtype=np.float64).sum())
+        noise += float(np.square(true[:, :size] - guess[:, :size], dtype=np.float64).sum())
+    return float(10 * np.log10(signal / noise))
+
+
+def _blocks(song: Song, track: Track) -> Iterator[npt.NDArray[np.float32]]:
+    start, duration = track.first / song.sample_rate, song.samples / song.sample_rate
+    with open_audio(track.path, start=start, duration=duration) as reader:
+        for block in reader.blocks(1 << 16):
+            yield block * track.gain

@@ -1,0 +1,140 @@
+"""Several songs at once: a table of states, and all stems in one zip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from separator.errors import SeparatorError
+from separator.web import view
+from separator.web.jobs import Job, friendly
+from separator.web.pages.common import EVENT, Advanced, models, session, stem_choices, upload
+from separator.web.service import Service
+
+_INTRO = view.message("Choose several songs; each is separated in turn. One that fails stops none.")
+_TICK = 0.4
+
+
+def build(service: Service) -> gr.Dropdown:
+    """Put the page into the layout; return the choice of models."""
+    default = service.catalog.default()
+    stems = stem_choices(service, default)
+    with gr.Row(elem_classes="sep-columns"):
+        with gr.Column(scale=1, min_width=300, elem_classes="sep-side"):
+            songs = gr.File(label="Songs", file_count="multiple", elem_id="batch-songs", height=160)
+            model = gr.Dropdown(
+                models(service), value=default, label="Model", elem_id="batch-model"
+            )
+            wanted = gr.CheckboxGroup(stems, value=stems, label="Stems")
+            with gr.Row(elem_classes="sep-actions"):
+                run = gr.Button("Separate all", variant="primary", elem_id="batch-run")
+                cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel")
+            advanced = Advanced()
+        with gr.Column(scale=3, min_width=320):
+            table = gr.HTML(_INTRO, elem_id="batch-table")
+            listen = gr.Dropdown([], label="Listen to", visible=False, elem_id="batch-listen")
+            player = gr.HTML("", elem_id="batch-player")
+
+    def stems_of_model(name: str) -> Any:
+        choices = stem_choices(service, name)
+        return gr.CheckboxGroup(choices, value=choices)
+
+    async def separate(
+        request: gr.Request,
+        files: list[str] | None,
+        model: str,
+        wanted: list[str],
+        *options: Any,
+    ) -> AsyncIterator[dict[Any, Any]]:
+        if not files or not wanted:
+            missing = "some songs" if not files else "at least one stem"
+            yield {table: view.problem(f"Choose {missing} first.")}
+            return
+        stems = () if len(wanted) == len(stem_choices(service, model)) else tuple(wanted)
+        fields = {"model": model, "stems": stems, **Advanced.read(*options)}
+        owner = session(request, "batch")
+        jobs = [_submit(service, path, fields, owner) for path in files]
+        yield {
+            run: gr.Button(interactive=False),
+            cancel: gr.Button(visible=True),
+            listen: gr.Dropdown(visible=False),
+            player: "",
+        }
+        try:
+            shown = ""
+            while (html := _table(service, jobs)) != shown or not _over(jobs):
+                if html != shown:
+                    yield {table: html}
+                shown = html
+                await asyncio.sleep(_TICK)
+        finally:
+            for job in jobs:
+                service.queue.cancel(job)
+        done = [(job.title, job.result.token) for job in jobs if job.state == "done"]
+        yield {
+            run: gr.Button(interactive=True),
+            cancel: gr.Button(visible=False),
+            listen: gr.Dropdown(done, value=None, visible=bool(done)),
+        }
+
+    def stop(request: gr.Request) -> None:
+        service.queue.cancel_all(session(request, "batch"))
+
+    def play(token: str | None) -> str:
+        return view.player(token) if token else ""
+
+    model.change(stems_of_model, model, wanted, **EVENT)
+    run.click(
+        separate,
+        [songs, model, wanted, *advanced.inputs],
+        [table, run, cancel, listen, player],
+        **EVENT,
+    )
+    cancel.click(stop, queue=False, **EVENT)
+    listen.change(play, listen, player, **EVENT)
+    return model
+
+
+def _submit(service: Service, path: str, fields: dict[str, Any], owner: str) -> Job:
+    """Submit one song; one that is refused becomes a job that has failed."""
+    request = upload(path, **fields)
+    try:
+        return service.submit(request, owner)
+    except SeparatorError as error:
+        job = Job(request.title, owner, lambda job: None, state="failed", error=friendly(error))
+        job.ended.set()
+        return job
+
+
+def _over(jobs: Sequence[Job]) -> bool:
+    return all(job.ended.is_set() for job in jobs)
+
+
+def _table(service: Service, jobs: Sequence[Job]) -> str:
+    rows = [(job.title, job.state, _detail(service, job)) for job in jobs]
+    html = view.table("Songs", ["Song", "State", ""], rows, [job.state for job in jobs])
+    tokens = [job.result.token for job in jobs if job.state == "done"]
+    if _over(jobs) and tokens:
+        query = "&".join(f"token={token}" for token in tokens)
+        html += (
+            f'<p><a class="sep-button" download href="/stems.zip?{query}">All stems (zip)</a></p>'
+        )
+    return html
+
+
+def _detail(service: Service, job: Job) -> str:
+    if job.state == "failed":
+        return job.error or ""
+    if job.state == "running":
+        share = "" if job.fraction is None else f' value="{job.fraction:.3f}"'
+        bar = f'<progress max="1"{share} aria-label="Progress"></progress>'
+        return view.Html(f"{bar} {view.detail(job)}")
+    if job.state == "done":
+        notes = " ".join(job.result.notes)
+        return notes or view.time_left(job.result.samples / job.result.sample_rate)
+    if job.state == "waiting" and (place := service.queue.place(job)):
+        return f"{place} before it"
+    return ""
