@@ -82,6 +82,21 @@ def tfc_tdf(parameters: dict[str, Any]) -> nn.Module:
     return TFC_TDF_net(to_attrdict(config))
 
 
+def open_unmix(parameters: dict[str, Any]) -> nn.Module:
+    from openunmix.model import OpenUnmix, Separator  # openunmix 1.3.0
+
+    n_fft, hop_length = parameters["n_fft"], parameters["hop_length"]
+    sizes = {key: parameters[key] for key in ("hidden_size", "max_bin")}
+    return Separator(
+        {stem: OpenUnmix(n_fft // 2 + 1, **sizes) for stem in parameters["stems"][:-1]},
+        niter=parameters["wiener_iterations"],
+        residual=True,
+        n_fft=n_fft,
+        n_hop=hop_length,
+        wiener_win_len=parameters["wiener_frames"],
+    )
+
+
 BUILDERS = {"bs_roformer": roformer, "mel_band_roformer": roformer, "scnet": scnet, "tfc_tdf": tfc_tdf}
 
 

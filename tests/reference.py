@@ -105,6 +105,19 @@ CASES = {
         },
         samples=47 * 128,
     ),
+    "open_unmix": Case(
+        "open_unmix",
+        {
+            "stems": ["vocals", "drums", "residual"],
+            "n_fft": 256,
+            "hop_length": 64,
+            "hidden_size": 12,
+            "max_bin": 100,
+            "residual": True,
+            "wiener_iterations": 2,
+            "wiener_frames": 40,
+        },
+    ),
 }
 
 

@@ -18,6 +18,8 @@ NETWORKS = {
     "bs_roformer": "separator.networks.roformer:BSRoformer",
     "mel_band_roformer": "separator.networks.roformer:MelBandRoformer",
     "scnet": "separator.networks.scnet:SCNet",
+    "open_unmix": "separator.networks.open_unmix:OpenUnmix",
+    "x_umx": "separator.networks.open_unmix:CrossUnmix",
     "tfc_tdf": "separator.networks.tfc_tdf:TfcTdf",
 }
 
