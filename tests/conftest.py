@@ -1,7 +1,11 @@
 """Signals, files and models that the tests share; all are synthesised."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# The tests' networks are tiny: threads that wait for each other only make them slow.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
