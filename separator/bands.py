@@ -9,6 +9,7 @@ band-split checkpoints do.
 Reference: Luo and Yu, "Music source separation with band-split RNN", 2022, arXiv 2209.15174.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby, pairwise
 from math import ceil, floor, sqrt
@@ -54,7 +55,9 @@ def mel_bands(count: int, *, n_fft: int, sample_rate: int) -> Bands:
     """
     from librosa.filters import mel  # slow to import, and only these models need it
 
-    filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=count) > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about empty filters: below that is an error
+        filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=count) > 0
     filters[0, 0] = filters[-1, -1] = True
     if not (filters.any(axis=0).all() and filters.any(axis=1).all()):
         raise ConfigError(

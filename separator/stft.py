@@ -26,7 +26,7 @@ class STFT(nn.Module):
 
     Shape:
         - signal: `(batch, channels, time)`, any `time >= 1`
-        - spectrogram: `(batch, channels, n_fft // 2 + 1, 1 + max(time, n_fft // 2 + 1) // hop)`
+        - spectrogram: `(batch, channels, n_fft // 2 + 1, 1 + extended(time) // hop_length)`
 
     >>> stft = STFT(n_fft=512, hop_length=100)
     >>> signal = torch.randn(1, 2, 1013)
@@ -48,9 +48,9 @@ class STFT(nn.Module):
     ) -> None:
         super().__init__()
         win_length = win_length or n_fft
-        if not 1 <= hop_length <= win_length <= n_fft:
+        if not 1 <= hop_length <= win_length // 2 <= n_fft // 2:
             raise ConfigError(
-                "An STFT needs 1 <= hop_length <= win_length <= n_fft; "
+                "An STFT needs 1 <= hop_length <= win_length / 2 and win_length <= n_fft; "
                 f"got {hop_length}, {win_length} and {n_fft}."
             )
         self.n_fft = n_fft
@@ -68,11 +68,9 @@ class STFT(nn.Module):
     def forward(self, signal: Tensor) -> Tensor:
         """Return the complex spectrogram of a real signal."""
         batch, channels, time = signal.shape
-        shortest = self.n_fft // 2 + 1
         with torch.autocast(signal.device.type, enabled=False):
             flat = signal.float().reshape(batch * channels, time)
-            if time < shortest:  # reflecting an edge takes more samples than it adds
-                flat = F.pad(flat, (0, shortest - time))
+            flat = F.pad(flat, (0, self.extended(time) - time))
             spectrogram = torch.stft(
                 flat,
                 self.n_fft,
@@ -84,6 +82,17 @@ class STFT(nn.Module):
                 return_complex=True,
             )
         return spectrogram.view(batch, channels, *spectrogram.shape[1:])
+
+    def extended(self, time: int) -> int:
+        """Return to how many samples the signal is extended by zeros.
+
+        Reflecting an edge takes more samples than it adds. And the last frame must not leave the
+        end to the foot of its window, where the inverse divides by almost nothing: frames that
+        overlap by less than three quarters get another one behind the end.
+        """
+        if 4 * self.hop_length > self.window.numel():
+            time = -(-time // self.hop_length) * self.hop_length
+        return max(time, self.n_fft // 2 + 1)
 
     def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
         """Return the signal of exactly `length` samples; leading dimensions are free.
