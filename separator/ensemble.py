@@ -111,9 +111,13 @@ def _max(estimates: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def _of_magnitude(estimates: Tensor, magnitude: Tensor) -> Tensor:
-    """Return the value of that magnitude; of several, their mean, so that no order matters."""
-    chosen = estimates.abs() == magnitude
-    return (estimates * chosen).sum(0) / chosen.sum(0)
+    """Return the value of that magnitude; of several, the middle, so that no order matters."""
+    chosen = (estimates.abs() == magnitude).unsqueeze(-1)
+    parts = torch.view_as_real(estimates) if estimates.is_complex() else estimates.unsqueeze(-1)
+    low = torch.where(chosen, parts, torch.inf).amin(0)
+    high = torch.where(chosen, parts, -torch.inf).amax(0)
+    middle = low + (high - low) / 2
+    return torch.view_as_complex(middle) if estimates.is_complex() else middle.squeeze(-1)
 
 
 ALGORITHMS: dict[str, Callable[[Tensor, Sequence[float]], Tensor]] = {
