@@ -121,6 +121,12 @@ class Queue:
         with self._changed:
             return self._jobs.index(job) if job in self._jobs else 0
 
+    @property
+    def running(self) -> bool:
+        """Whether anything runs or waits."""
+        with self._changed:
+            return bool(self._jobs)
+
     def cancel(self, job: Job) -> None:
         """Stop a job: at once if it waits, after the current layer of the network if it runs."""
         job.cancel.set()

@@ -79,7 +79,7 @@ _SHAPES = {
     "button_small_radius": "8px",
     "button_medium_radius": "8px",
     "button_transform_hover": "none",
-    "checkbox_label_padding": "6px 10px",
+    "checkbox_label_padding": "5px 8px",
     "checkbox_label_shadow": "none",
     "checkbox_shadow": "none",
     "container_radius": "10px",

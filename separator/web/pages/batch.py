@@ -23,7 +23,7 @@ def build(service: Service) -> gr.Dropdown:
     default = service.catalog.default()
     stems = stem_choices(service, default)
     with gr.Row(elem_classes="sep-columns"):
-        with gr.Column(scale=1, min_width=300, elem_classes="sep-side"):
+        with gr.Column(scale=1, min_width=316, elem_classes="sep-side"):
             songs = gr.File(label="Songs", file_count="multiple", elem_id="batch-songs", height=160)
             model = gr.Dropdown(
                 models(service), value=default, label="Model", elem_id="batch-model"
@@ -115,7 +115,7 @@ def _over(jobs: Sequence[Job]) -> bool:
 
 def _table(service: Service, jobs: Sequence[Job]) -> str:
     rows = [(job.title, job.state, _detail(service, job)) for job in jobs]
-    html = view.table("Songs", ["Song", "State", ""], rows, [job.state for job in jobs])
+    html = view.table("Songs", ["Song", "State", "Details"], rows, [job.state for job in jobs])
     tokens = [job.result.token for job in jobs if job.state == "done"]
     if _over(jobs) and tokens:
         query = "&".join(f"token={token}" for token in tokens)
@@ -134,7 +134,8 @@ def _detail(service: Service, job: Job) -> str:
         return view.Html(f"{bar} {view.detail(job)}")
     if job.state == "done":
         notes = " ".join(job.result.notes)
-        return notes or view.time_left(job.result.samples / job.result.sample_rate)
+        seconds = int(job.result.samples / job.result.sample_rate)
+        return notes or f"{seconds // 60}:{seconds % 60:02d} of music"
     if job.state == "waiting" and (place := service.queue.place(job)):
         return f"{place} before it"
     return ""

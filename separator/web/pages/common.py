@@ -81,7 +81,12 @@ def range_of(start: str, end: str) -> tuple[float, float | None]:
 
 def models(service: Service) -> list[tuple[str, str]]:
     """Return the models to choose from: those whose weights are here."""
-    return [(f"{card.name}: {card.description}", card.name) for card in service.catalog.ready()]
+    return [(card.name, card.name) for card in service.catalog.ready()]
+
+
+def about(service: Service, name: str | None) -> str:
+    """Say in one line what a model is good for."""
+    return service.catalog.find(name).description if name else "None is here; see Models."
 
 
 def model_facts(service: Service, name: str | None) -> str:

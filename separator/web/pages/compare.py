@@ -28,7 +28,7 @@ def build(service: Service) -> list[gr.Dropdown]:
     default = service.catalog.default()
     other = next((name for _, name in ready if name != default), default)
     with gr.Row(elem_classes="sep-columns"):
-        with gr.Column(scale=1, min_width=300, elem_classes="sep-side"):
+        with gr.Column(scale=1, min_width=316, elem_classes="sep-side"):
             song = gr.File(label="Song", elem_id="compare-song", height=120)
             first = gr.Dropdown(ready, value=default, label="One model", elem_id="compare-first")
             second = gr.Dropdown(

@@ -13,6 +13,7 @@ from separator.web.jobs import friendly
 from separator.web.pages.common import (
     EVENT,
     Advanced,
+    about,
     model_facts,
     models,
     range_of,
@@ -37,15 +38,21 @@ def build(service: Service) -> gr.Dropdown:
     default = service.catalog.default()
     stems = stem_choices(service, default)
     with gr.Row(elem_classes="sep-columns"):
-        with gr.Column(scale=1, min_width=300, elem_classes="sep-side"):
+        with gr.Column(scale=1, min_width=316, elem_classes="sep-side"):
             song = gr.File(label="Song", elem_id="song", height=120)
-            model = gr.Dropdown(models(service), value=default, label="Model", elem_id="model")
+            model = gr.Dropdown(
+                models(service),
+                value=default,
+                label="Model",
+                info=about(service, default),
+                elem_id="model",
+            )
             wanted = gr.CheckboxGroup(stems, value=stems, label="Stems", elem_id="stems")
             with gr.Row(elem_classes="sep-actions"):
                 run = gr.Button("Separate", variant="primary", elem_id="separate")
                 cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
             with gr.Accordion("About this model", open=False):
-                about = gr.HTML(model_facts(service, default))
+                facts = gr.HTML(model_facts(service, default))
             with gr.Accordion("Range, instrumental, recording", open=False):
                 rest = gr.Checkbox(
                     False,
@@ -66,9 +73,13 @@ def build(service: Service) -> gr.Dropdown:
             player = gr.HTML(_WELCOME, elem_id="player")
             demo = gr.Button("Try it with the demo song", elem_id="demo")
 
-    def about_model(name: str) -> tuple[Any, str]:
+    def describe(name: str) -> tuple[Any, Any, str]:
         choices = stem_choices(service, name)
-        return gr.CheckboxGroup(choices, value=choices), model_facts(service, name)
+        return (
+            gr.Dropdown(info=about(service, name)),
+            gr.CheckboxGroup(choices, value=choices),
+            model_facts(service, name),
+        )
 
     async def separate(
         request: gr.Request,
@@ -123,7 +134,7 @@ def build(service: Service) -> gr.Dropdown:
 
     outputs = [status, player, run, cancel, demo]
     inputs = [song, recording, model, wanted, rest, start, end, *advanced.inputs]
-    model.change(about_model, model, [wanted, about], **EVENT)
+    model.change(describe, model, [model, wanted, facts], **EVENT)
     run.click(separate, inputs, outputs, **EVENT)
     demo.click(lambda: str(service.demo_song()), None, song, **EVENT).then(
         separate, inputs, outputs, **EVENT

@@ -30,9 +30,9 @@ def build(service: Service, choosers: Sequence[gr.Dropdown]) -> None:
         stem = gr.Dropdown(stem_names, value=_ANY, label="Stem", elem_id="zoo-stem")
         licence = gr.Dropdown(licences, value=_ANY, label="Licence")
     with gr.Row(elem_classes="sep-columns"):
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=5, min_width=320):
             table = gr.HTML(_table(cards, None), elem_id="zoo-table")
-        with gr.Column(scale=2, min_width=300, elem_classes="sep-side"):
+        with gr.Column(scale=2, min_width=316, elem_classes="sep-side"):
             chosen = gr.Dropdown(
                 [card.name for card in cards],
                 value=service.catalog.default(),
@@ -135,14 +135,16 @@ def _matches(card: AnyCard, words: str, stem: str, licence: str) -> bool:
 def _table(cards: Sequence[AnyCard], stem: str | None) -> str:
     if not cards:
         return view.message("No model is like that.")
-    heads = ["Model", "Stems", "Size", "Weights", "Best published score", "Licence"]
+    heads = ["Model", "Stems", "Weights", "Published", "Licence"]
     return view.table(f"{len(cards)} models", heads, [_row(card, stem) for card in cards])
 
 
 def _row(card: AnyCard, stem: str | None) -> tuple[str, ...]:
     best = best_score(card, stem)
     score = f"{best[0]} {best[1]:.1f} dB" if best else ""
+    size = f"{megabytes(size_of(card))}<br><span class='soft'>{place(card)}</span>"
     stems = ", ".join(card.stems[:6])
     if len(card.stems) > 6:
         stems += f" and {len(card.stems) - 6} more"
-    return card.name, stems, megabytes(size_of(card)), place(card), score, card.licence
+    weights = view.Html(f'<span class="unit">{size}</span>')
+    return card.name, stems, weights, score, card.licence

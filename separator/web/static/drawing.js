@@ -37,7 +37,7 @@ export function drawSpectrogram(canvas, levels, bands, color) {
       picture.data[at] = red + (255 - red) * white;
       picture.data[at + 1] = green + (255 - green) * white;
       picture.data[at + 2] = blue + (255 - blue) * white;
-      picture.data[at + 3] = 255 * level ** 1.15;
+      picture.data[at + 3] = 255 * level ** 0.95;
     }
   }
   const sheet = new OffscreenCanvas(columns, bands);
