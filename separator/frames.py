@@ -100,7 +100,8 @@ def _spectrograms(blocks: Iterable[Tensor], stft: STFT, frames: int) -> Iterator
 
 def _transform(signal: Tensor, stft: STFT) -> Tensor:
     pieces = signal.unfold(-1, stft.n_fft, stft.hop_length) * stft.window
-    return torch.fft.rfft(pieces).mT  # (..., freq, frames)
+    spectrogram: Tensor = torch.fft.rfft(pieces)  # (..., frames, freq)
+    return spectrogram.mT
 
 
 class _OverlapAdd:

@@ -372,7 +372,7 @@ class TestEnsemblesAsStreams:
 
         def blocks():
             nonlocal read
-            for _ in range(200):
+            for _ in range(120):
                 read += 1000
                 yield torch.zeros(1, 1000)
 
