@@ -28,17 +28,11 @@ from separator.audio.resample import Block
 from separator.audio.stems import StemWriter
 from separator.cards import AnyCard, Card, Ensemble
 from separator.errors import AudioError, ConfigError, ModelError
-from separator.inference import (
-    Monitor,
-    Progress,
-    Runner,
-    pick_device,
-    pick_precision,
-    track_statistics,
-)
+from separator.inference import Monitor, Progress, track_statistics
 from separator.members import resolve
 from separator.model import Settings, assemble
 from separator.naming import DEFAULT_TEMPLATE, check_template, output_names, stem_path
+from separator.runner import Runner, pick_device, pick_precision
 from separator.stream import Stream
 from separator.threads import prefetch
 from separator.zoo import DEFAULT_MODEL, find_card, load_network

@@ -25,9 +25,10 @@ from torch import Tensor
 from separator.cards import MIXTURE, AnyCard, Card, Ensemble, Member
 from separator.ensemble import combine, make_consistent
 from separator.frames import through_stft
-from separator.inference import Monitor, Plan, Runner, in_step, separate_stream
+from separator.inference import Monitor, Plan, in_step, separate_stream
 from separator.masks import wiener
 from separator.members import Tree, given, taken, weight
+from separator.runner import Runner
 
 Statistics = tuple[float, float]
 

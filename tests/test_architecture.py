@@ -20,6 +20,7 @@ RULES = {  # what these may import of the package, besides themselves
     "bands": {"errors"},
     "networks": {"errors", "stft", "bands", "masks"},
     "inference": {"errors"},
+    "runner": {"errors"},
     "ensemble": {"errors", "stft", "masks"},
     "tracks": {"errors", "audio"},
 }

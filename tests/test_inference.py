@@ -10,15 +10,13 @@ from separator.inference import (
     OverlapAdd,
     Plan,
     Progress,
-    Runner,
     cut_segments,
     in_step,
-    pick_device,
-    pick_precision,
     separate_stream,
     track_statistics,
     triangle,
 )
+from separator.runner import Runner, pick_device, pick_precision
 
 SEGMENT = 64
 LENGTHS = [1, 2, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT, 10 * SEGMENT + 7, 997]

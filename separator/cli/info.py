@@ -44,7 +44,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _devices() -> Iterator[tuple[str, str]]:
     import torch
 
-    from separator.inference import pick_device, pick_precision
+    from separator.runner import pick_device, pick_precision
 
     device = pick_device()
     precision = str(pick_precision("auto", device)).removeprefix("torch.")

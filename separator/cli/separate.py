@@ -247,9 +247,9 @@ def _check_settings(
     augmentations: Sequence[str],
 ) -> None:
     """Refuse what the model will refuse, but before hundreds of megabytes are fetched for it."""
-    from separator.inference import AUGMENTATIONS, pick_device, pick_precision
     from separator.members import resolve
     from separator.model import Settings
+    from separator.runner import AUGMENTATIONS, pick_device, pick_precision
 
     pick_precision(precision, pick_device(device))
     if segment is not None and not 0 < segment <= 3600:

@@ -20,7 +20,7 @@ class ModelPool:
     """Keep the model that was used last, and give it up for another.
 
     Args:
-        device: Where models run; see `separator.inference.pick_device`.
+        device: Where models run; see `separator.runner.pick_device`.
     """
 
     def __init__(self, device: str = "auto") -> None:

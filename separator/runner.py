@@ -1,0 +1,146 @@
+"""Call a network on batches: device, precision, chosen stems, augmentation, scarce memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from separator.errors import ConfigError, ModelError
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+AUGMENTATIONS = ("swap", "polarity")
+
+
+@dataclass
+class Runner:
+    """Call a network on batches: device, precision, chosen stems, augmentation, scarce memory.
+
+    The runner owns the network: it moves and casts it.
+
+    Attributes:
+        network: A module as `separator.networks` defines it, with a `core` that may be cast.
+        device: Where it runs; see `pick_device`.
+        precision: Of the core: float32, bfloat16 or float16. Front end and inverse stay float32.
+        stems: Indices of the stems to compute; None for all.
+        augmentations: Of `AUGMENTATIONS`: the mean over the input as it is and its variants.
+        notes: What the user should know of the run.
+        seconds: Wall-clock time spent in calls so far.
+    """
+
+    network: nn.Module
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: torch.dtype = torch.float32
+    stems: tuple[int, ...] | None = None
+    augmentations: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    _limit: int | None = None  # segments that fit into memory together, once that is known
+
+    def __post_init__(self) -> None:
+        for name in self.augmentations:
+            if name not in AUGMENTATIONS:
+                raise ConfigError(
+                    f"Unknown augmentation '{name}'; allowed: {', '.join(AUGMENTATIONS)}."
+                )
+        self.network.to(self.device).eval()
+        self.network.get_submodule("core").to(self.precision)
+
+    def with_stems(self, stems: tuple[int, ...] | None) -> Runner:
+        """Return a runner of the same weights for other stems, with notes and time of its own."""
+        return Runner(self.network, self.device, self.precision, stems, self.augmentations)
+
+    @torch.inference_mode()
+    def __call__(self, segments: Tensor) -> Tensor:
+        """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`."""
+        began = time.perf_counter()
+        segments = segments.to(self.device, torch.float32)
+        estimates = self._forward(segments)
+        if "polarity" in self.augmentations:
+            estimates = estimates - self._forward(-segments)
+        if "swap" in self.augmentations:
+            estimates = estimates + self._forward(segments.flip(-2)).flip(-2)
+        estimates = estimates / (1 + len(set(self.augmentations)))
+        self.seconds += time.perf_counter() - began
+        return estimates
+
+    def _forward(self, segments: Tensor) -> Tensor:
+        """Run the network on as many segments at once as fit into memory."""
+        done: list[Tensor] = []
+        while len(segments):
+            part = segments[: self._limit]
+            estimates = self._attempt(part)
+            if estimates is None:
+                self._limit = len(part) // 2
+                self.notes.append(
+                    f"Out of memory with {len(part)} segments at once; went on with {self._limit}."
+                )
+                continue
+            done.append(estimates)
+            segments = segments[len(part) :]
+        return torch.cat(done)
+
+    def _attempt(self, segments: Tensor) -> Tensor | None:
+        """Run the network; return None where memory is short but fewer segments may fit."""
+        try:
+            estimates: Tensor = self.network(segments, stems=self.stems)
+            return estimates.float()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if len(segments) == 1:
+                raise ModelError(
+                    f"Out of memory on {self.device} with one segment of {segments.shape[-1]} "
+                    "samples; choose a shorter --segment or --device cpu."
+                ) from error
+        # Outside the handler: its traceback keeps the failed attempt's tensors alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(word in str(error) for word in ("out of memory", "can't allocate memory"))
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: Unknown name, or a device that this machine does not have.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or not (number.isdecimal() or name == kind):
+        raise ConfigError(f"Unknown device '{name}'; allowed: {', '.join(DEVICES)}, cuda:N.")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    count["mps"] = int(torch.backends.mps.is_available())
+    if kind == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if count[kind]))
+    if int(number or 0) >= count[kind]:
+        raise ConfigError(f"Device '{name}' is not available here; use --device auto or cpu.")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the floating-point type of that name; `auto` takes bfloat16 where it is native.
+
+    Raises:
+        ConfigError: Unknown name.
+    """
+    if name not in PRECISIONS:
+        raise ConfigError(f"Unknown precision '{name}'; allowed: {', '.join(PRECISIONS)}.")
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        if any(found.get(feature) for feature in ("avx512_bf16", "amx_bf16", "sve_bf16")):
+            return torch.bfloat16
+    return torch.float32
