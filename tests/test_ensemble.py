@@ -643,6 +643,7 @@ class TestFit:
             (("x", *models, "--songs", tmp_path / "nowhere"), "no songs"),
             (("x", *models, "--songs", songs, "--stems", "piano"), "No song has the stem 'piano'"),
             (("x", "-m", "a,fast", "--songs", songs), "48000 Hz"),
+            (("x", *models, "--songs", songs, "--folder", songs / "0/vocals.wav"), "can't be made"),
         ):
             assert message in cli("ensemble", "fit", *words, code=2).output
         soundfile.write(songs / "1" / "vocals.wav", np.zeros((10, 2)), RATE)

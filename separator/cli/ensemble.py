@@ -61,11 +61,14 @@ def fit(
     found = fitting.find_songs(songs)
     card = fitting.draft(name, cards, found, values.words(stems))
     resolve(card)
+    try:  # before hours of work
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The folder '{folder}' can't be made: {error.strerror}.") from error
     for member in cards:
         fetch_weights(member)
     separators = [Separator(member, device=device, overlap=overlap) for member in cards]
     fits = fitting.fit(card, separators, found, lambda song: message(f"{song.mixture.parent}"))
-    folder.mkdir(parents=True, exist_ok=True)
     path = write_card(fitting.with_weights(card, fits, len(found)), folder)
     _show(card, fits)
     line(path)
