@@ -1,0 +1,205 @@
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+
+from separator.errors import ConfigError
+from separator.networks import build_network, layers
+from separator.networks.layers import (
+    Attention,
+    FeedForward,
+    RMSNorm,
+    RotaryEmbedding,
+    Transformer,
+    attend,
+    rotate,
+    unit,
+)
+
+CASES = ["bs_roformer", "bs_roformer_mono", "mel_band_roformer"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_the_reference_implementation(case):
+    assert reference.relative_error(case) < 1e-5
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("mel", [False, True])
+def test_agrees_with_pymss_on_default_bands(mel):
+    roformers = pytest.importorskip("pymss_core.modules.bs_roformer", reason="needs pymss-core")
+    torch.manual_seed(0)
+    settings = {"dim": 32, "depth": 2, "heads": 4, "dim_head": 16}
+    oracle = (roformers.MelBandRoformer if mel else roformers.BSRoformer)(
+        stereo=True,
+        num_stems=2,
+        time_transformer_depth=1,
+        freq_transformer_depth=1,
+        attn_dropout=0.0,
+        ff_dropout=0.0,
+        zero_dc=False,
+        stft_hop_length=441,
+        mask_estimator_depth=2,
+        **({"mlp_hidden_layers": 2} if mel else {}),
+        **settings,
+    ).eval()
+    name = "mel_band_roformer" if mel else "bs_roformer"
+    network = build_network(name, stems=["a", "b"], hop_length=441, **settings).eval()
+    network.load_state_dict(oracle.state_dict())
+    mixture = reference.mixture(441 * 60)
+    with torch.inference_mode():
+        expected = oracle(mixture)
+        difference = network(mixture) - expected
+    assert difference.norm() / expected.norm() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("network", "stems", "parameters", "expected"),
+    [
+        ("bs_roformer", 1, {"dim": 512, "depth": 12}, (699, 159758796, 345086550)),
+        ("bs_roformer", 1, {"dim": 384, "depth": 12}, (699, 98195532, 4205677273)),
+        ("bs_roformer", 6, {"dim": 256, "depth": 12}, (1939, 174657268, 4126235344)),
+        (
+            "bs_roformer",
+            4,
+            {"dim": 384, "depth": 8, "mlp_expansion_factor": 2},
+            (1355, 131704612, 941479249),
+        ),
+        ("mel_band_roformer", 1, {"dim": 384, "depth": 6}, (684, 228203172, 788311454)),
+        ("mel_band_roformer", 1, {"dim": 384, "depth": 12}, (828, 251870340, 576003428)),
+        ("mel_band_roformer", 2, {"dim": 256, "depth": 12}, (1188, 217302620, 1809110633)),
+    ],
+)
+def test_has_the_keys_and_shapes_of_the_public_checkpoints(network, stems, parameters, expected):
+    with torch.device("meta"):
+        built = build_network(network, stems=[str(i) for i in range(stems)], **parameters)
+    assert reference.layout(built.state_dict()) == expected
+
+
+def with_masks_of_one(case: str) -> torch.nn.Module:
+    """Replace the core by one that lets everything pass as the first stem."""
+    network = reference.network(case)
+    one = torch.tensor([1.0, 0.0])  # real and imaginary part
+
+    def core(features: torch.Tensor, stems: object) -> torch.Tensor:
+        return one.repeat(features.shape[-1] // 2).expand_as(features).unsqueeze(1)
+
+    network.core.forward = core
+    network.zero_dc = False
+    return network
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("samples", [1, 700, 6001])
+def test_masks_of_one_return_the_mixture(case, samples):
+    network = with_masks_of_one(case)
+    mixture = reference.mixture(samples, network.channels)
+    torch.testing.assert_close(network(mixture)[:, 0], mixture, atol=1e-5, rtol=0)
+
+
+def test_zero_dc_leaves_a_third_of_a_constant():
+    """Of a Hann window w its mean is taken away: sum w (w - 1/2) / sum w^2 = 1/3."""
+    network = with_masks_of_one("bs_roformer_mono")
+    network.zero_dc = True
+    estimates = network(torch.full((1, 1, 6000), 0.9))[..., 1000:5000]
+    torch.testing.assert_close(estimates, torch.full_like(estimates, 0.3))
+
+
+def test_bands_must_be_of_the_networks_kind():
+    with pytest.raises(ConfigError, match="list of widths"):
+        build_network("bs_roformer", stems=["a"], dim=8, depth=1, bands=60)
+    with pytest.raises(ConfigError, match="must be a number"):
+        build_network("mel_band_roformer", stems=["a"], dim=8, depth=1, bands=[1024, 1])
+    with pytest.raises(ConfigError, match="1025 bins"):
+        build_network("bs_roformer", stems=["a"], dim=8, depth=1, bands=[1024])
+
+
+def test_dropout_acts_in_training_only():
+    options = {"attention_dropout": 0.5, "ff_dropout": 0.5}
+    network = build_network("bs_roformer", stems=["a"], dim=16, depth=1, **options)
+    mixture = reference.mixture(3000)
+    assert not torch.equal(network(mixture), network(mixture))
+    network.eval()
+    assert torch.equal(network(mixture), network(mixture))
+
+
+def test_rotation_keeps_norms_and_sees_only_distances():
+    rotation = RotaryEmbedding(16)(50)
+    query, key = torch.randn(16), torch.randn(16)
+    queries, keys = rotate(query.expand(50, 16), rotation), rotate(key.expand(50, 16), rotation)
+    torch.testing.assert_close(queries.norm(dim=-1), query.norm().expand(50))
+    scores = queries @ keys.T
+    for distance in (0, 1, 20):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4, rtol=0)
+    assert (scores[0, 0] - scores[0, 20]).abs() > 0.1
+
+
+def test_rotation_turns_neighbouring_features():
+    angle = RotaryEmbedding(4)(2)[1].angle()
+    torch.testing.assert_close(angle, torch.tensor([1.0, 0.01]))
+    turned = rotate(torch.tensor([1.0, 0.0, 0.0, 2.0]), torch.polar(torch.ones(2), angle))
+    expected = torch.stack(
+        [angle[0].cos(), angle[0].sin(), -2 * angle[1].sin(), 2 * angle[1].cos()]
+    )
+    torch.testing.assert_close(turned, expected)
+
+
+def test_rotary_frequencies_stay_float32():
+    embedding = RotaryEmbedding(64)
+    expected = embedding(1000)
+    assert torch.equal(embedding.to(torch.bfloat16)(1000), expected)
+
+
+def test_unit_is_safe_at_zero_and_for_large_vectors():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3e18, 4e18]])
+    torch.testing.assert_close(unit(x), torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.6, 0.8]]))
+
+
+def test_norm_then_linear_is_both_in_turn():
+    norm, linear = RMSNorm(8), torch.nn.Linear(8, 5)
+    torch.nn.init.normal_(norm.gamma)
+    x = torch.randn(3, 8)
+    expected = linear(F.rms_norm(x, (8,), norm.gamma))
+    torch.testing.assert_close(norm.then(linear, unit(x)), expected)
+    torch.testing.assert_close(linear(norm(x)), expected)
+
+
+@pytest.mark.parametrize("length", [1, 37, 150])
+def test_attention_in_bfloat16_agrees_with_float32(length, monkeypatch):
+    monkeypatch.setattr(layers, "CACHED_SCORES", 2 * 37**2)  # so that there are several pieces
+    query, key, value = torch.randn(3, 2, 3, length, 8, dtype=torch.bfloat16)
+    expected = attend(query.float(), key.float(), value.float())
+    error = (attend(query, key, value).float() - expected).norm() / expected.norm()
+    assert error < 0.01
+
+
+def test_attention_is_a_gated_softmax():
+    attention = Attention(8, heads=2, dim_head=4)
+    x = torch.randn(1, 5, 8)
+    normed = attention.norm(x)[0]
+    rotation = attention.rotary_embed(5)
+    heads = []
+    for head in range(2):
+        rows = slice(4 * head, 4 * head + 4)
+        q, k, v = (part[rows] for part in attention.to_qkv.weight.split(8))
+        query, key = rotate(normed @ q.T, rotation), rotate(normed @ k.T, rotation)
+        weights = (query @ key.T / 2).softmax(-1)
+        heads.append(weights @ (normed @ v.T) * attention.to_gates(normed)[:, head, None].sigmoid())
+    expected = torch.cat(heads, dim=-1) @ attention.to_out[0].weight.T
+    torch.testing.assert_close(attention(x)[0], expected)
+
+
+def test_feed_forward_applies_its_layers_in_turn():
+    block = FeedForward(8)
+    x = torch.randn(2, 3, 8)
+    torch.testing.assert_close(block(x), block.net(x))
+
+
+def test_pieces_of_the_cache_do_not_change_the_result(monkeypatch):
+    transformer = Transformer(8, heads=2, dim_head=4, norm_output=True).eval()
+    x = torch.randn(4, 7, 8).transpose(0, 1)  # strided, as the axis of the bands is
+    expected = transformer(x)
+    monkeypatch.setattr(layers, "CACHED_FEATURES", 3 * 4 * 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(transformer(x), expected)
