@@ -21,6 +21,9 @@ NETWORKS = {
     "open_unmix": "separator.networks.open_unmix:OpenUnmix",
     "x_umx": "separator.networks.open_unmix:CrossUnmix",
     "tfc_tdf": "separator.networks.tfc_tdf:TfcTdf",
+    "demucs": "separator.networks.demucs:Demucs",
+    "hdemucs": "separator.networks.hdemucs:HDemucs",
+    "htdemucs": "separator.networks.htdemucs:HTDemucs",
 }
 
 
