@@ -8,6 +8,7 @@ the small files that it writes to tests/data.
 
 import sys
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,33 @@ def open_unmix(parameters: dict[str, Any]) -> nn.Module:
     )
 
 
-BUILDERS = {"bs_roformer": roformer, "mel_band_roformer": roformer, "scnet": scnet, "tfc_tdf": tfc_tdf}
+def demucs(network: str, parameters: dict[str, Any]) -> nn.Module:
+    from demucs import demucs, hdemucs, htdemucs  # demucs 4.1.0
+
+    from separator.networks.demucs_formats import NAMES
+
+    names = {ours or theirs: theirs for theirs, ours in NAMES[network].items()}
+    arguments = rename(parameters, names)
+    if arguments.get("wiener_iters"):
+        arguments["end_iters"] = arguments["wiener_iters"]
+    if network == "htdemucs" and arguments["segment"] is None:
+        arguments |= {"segment": 10, "use_train_segment": False}
+    classes = {
+        "demucs": demucs.Demucs,
+        "hdemucs": hdemucs.HDemucs,
+        "htdemucs": htdemucs.HTDemucs,
+    }
+    return classes[network](**arguments)
+
+
+BUILDERS = {
+    "bs_roformer": roformer,
+    "mel_band_roformer": roformer,
+    "scnet": scnet,
+    "tfc_tdf": tfc_tdf,
+    "open_unmix": open_unmix,
+    **{name: partial(demucs, name) for name in ("demucs", "hdemucs", "htdemucs")},
+}
 
 
 def main(names: list[str]) -> None:

@@ -118,6 +118,103 @@ CASES = {
             "wiener_frames": 40,
         },
     ),
+    "demucs": Case(
+        "demucs",
+        {
+            "stems": ["drums", "vocals"],
+            "hidden_channels": 8,
+            "depth": 4,
+            "dconv_mode": 3,
+            "dconv_comp": 2,
+            "dconv_attn": 2,
+            "dconv_lstm": 2,
+            "norm_starts": 2,
+        },
+        samples=5003,
+    ),
+    "demucs_v2": Case(
+        "demucs",
+        {
+            "stems": ["drums", "vocals"],
+            "channels": 1,
+            "hidden_channels": 6,
+            "depth": 3,
+            "dconv_mode": 0,
+            "gelu": False,
+            "lstm_layers": 2,
+            "normalize": False,
+            "resample": False,
+        },
+    ),
+    "hdemucs": Case(
+        "hdemucs",
+        {
+            "stems": ["drums", "vocals"],
+            "n_fft": 64,
+            "hidden_channels": 8,
+            "depth": 4,
+            "norm_starts": 2,
+            "dconv_comp": 2,
+            "dconv_attn": 2,
+            "dconv_lstm": 2,
+        },
+        samples=5003,  # more frames than the LSTM's windows are long
+    ),
+    "hdemucs_bands": Case(
+        "hdemucs",
+        {
+            "stems": ["drums", "vocals"],
+            "n_fft": 256,
+            "hidden_channels": 6,
+            "hidden_channels_time": 8,
+            "depth": 4,
+            "dconv_mode": 3,
+            "context_enc": 1,
+            "band_splits": [0.2, 0.55],
+            "legacy_padding": True,
+        },
+    ),
+    "hdemucs_magnitudes": Case(
+        "hdemucs",
+        {
+            "stems": ["drums", "vocals"],
+            "n_fft": 256,
+            "hidden_channels": 8,
+            "depth": 4,
+            "complex_as_channels": False,
+            "wiener_iterations": 1,
+        },
+    ),
+    "htdemucs": Case(
+        "htdemucs",
+        {
+            "stems": ["drums", "vocals"],
+            "n_fft": 256,
+            "hidden_channels": 8,
+            "depth": 2,
+            "segment": 0.1,
+            "dconv_mode": 3,
+            "bottom_channels": 16,
+            "transformer_layers": 3,
+            "transformer_heads": 2,
+        },
+        samples=4003,  # shorter than the segment
+    ),
+    "htdemucs_mono": Case(
+        "htdemucs",
+        {
+            "stems": ["vocals"],
+            "channels": 1,
+            "n_fft": 256,
+            "hidden_channels": 8,
+            "depth": 2,
+            "segment": None,
+            "dconv_comp": 4,
+            "transformer_layers": 2,
+            "transformer_heads": 4,
+            "transformer_cross_first": True,
+        },
+    ),
 }
 
 
