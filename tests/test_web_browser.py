@@ -99,8 +99,8 @@ def choose_tiny(page, selector: str) -> None:
 
 def upload(page, selector: str, *files: Path) -> None:
     page.set_input_files(f"{selector} input[type=file]", files)
-    for file in files:
-        page.locator(selector).get_by_text(file.stem).first.wait_for()
+    # names are seen while the files are on their way, links only once they have arrived
+    page.locator(f"{selector} a[href*='file=']").nth(len(files) - 1).wait_for()
 
 
 def separate(page, file: Path):

@@ -66,8 +66,8 @@ class _Painter:
     def __init__(self, sample_rate: int) -> None:
         edges = np.geomspace(LOWEST, min(HIGHEST, sample_rate / 2), BANDS + 1)
         bins = np.round(edges * _FFT / sample_rate).astype(int)
-        self._low = np.minimum(bins[:-1], _FFT // 2)
-        self._high = np.clip(bins[1:], self._low + 1, _FFT // 2 + 1)
+        self._starts = np.minimum(bins[:-1], _FFT // 2)
+        self._stop = max(int(self._starts[-1]), min(int(bins[-1]), _FFT // 2)) + 1
         self._window = np.hanning(_FFT).astype(np.float32)
 
     def __call__(self, piece: Block) -> npt.NDArray[np.float32]:
@@ -75,7 +75,7 @@ class _Painter:
         frame = piece[:, start : start + _FFT].mean(0)
         window = self._window[: len(frame)]
         spectrum = np.abs(np.fft.rfft(frame * window, _FFT)) * (4 / _FFT)
-        levels = [spectrum[low:high].max() for low, high in zip(self._low, self._high, strict=True)]
+        levels = np.maximum.reduceat(spectrum[: self._stop], self._starts)
         decibels: npt.NDArray[np.float32] = 20 * np.log10(np.maximum(levels, 1e-6))
         return decibels
 

@@ -22,7 +22,7 @@ def build_pages(service: Service) -> gr.Blocks:
             with gr.Tab("Compare", id="compare"):
                 choosers += compare.build(service)
             with gr.Tab("Models", id="models"):
-                zoo.build(service, choosers)
+                zoo.build(service, pages, choosers)
         endpoints.build(service)
 
         def closed(request: gr.Request) -> None:

@@ -19,7 +19,7 @@ from separator.web.service import Service
 _ANY = "any"
 
 
-def build(service: Service, choosers: Sequence[gr.Dropdown]) -> None:
+def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -> None:
     """Put the page into the layout; `choosers` are the other pages' choices of models."""
     cards = service.catalog.cards()
     stem_names = [_ANY, *stems_of(cards)]
@@ -113,6 +113,7 @@ def build(service: Service, choosers: Sequence[gr.Dropdown]) -> None:
         names = [each.name for each in service.catalog.cards()]
         return {status: view.message(text), chosen: gr.Dropdown(names), **refreshed()}
 
+    pages.load(refreshed, outputs=[table, *choosers], **EVENT)
     for field in (words, stem, licence):
         field.change(find, [words, stem, licence], [table, chosen], **EVENT)
     chosen.change(describe, chosen, [facts, status], **EVENT)
