@@ -53,7 +53,7 @@ NETWORK: dict[str, Any] = {
 SAMPLE_RATE = 44100
 SECONDS = 3.0  # of a training segment
 BATCH = 2  # segments per process and step
-LEARNING_RATE = 2e-3
+MATRIX_RATE, OTHER_RATE = 6e-3, 1.5e-3  # highest learning rates of Muon and AdamW
 EMA = 0.995
 
 
@@ -124,10 +124,10 @@ class Optimizer:
     def step(self, progress: float) -> None:
         """Update at the rate of this point of the run: short warm-up, then a cosine to zero."""
         warm = min(progress / 0.03, 1.0)
-        rate = LEARNING_RATE * warm * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
-        for part in self.parts:
+        scale = warm * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
+        for part, rate in zip(self.parts, (MATRIX_RATE, OTHER_RATE), strict=True):
             for group in part.param_groups:
-                group["lr"] = rate
+                group["lr"] = scale * rate
             part.step()
             part.zero_grad()
 
@@ -144,14 +144,25 @@ def start_quietly(network: nn.Module) -> None:
                 parameter.mul_(0.1)
 
 
+def averaged(run: Path) -> nn.Module:
+    """Return the network of a run with its averaged weights."""
+    average = torch.optim.swa_utils.AveragedModel(build_network("bs_roformer", **NETWORK))
+    average.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["average"])
+    network: nn.Module = average.module
+    return network
+
+
 class Run:
     """The state of a training run and its checkpoint."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, start: Path | None = None) -> None:
         self.path = folder / "checkpoint.pt"
         torch.manual_seed(seed)
         self.network = build_network("bs_roformer", **NETWORK)
-        start_quietly(self.network)
+        if start is None:
+            start_quietly(self.network)
+        else:
+            self.network.load_state_dict(averaged(start).state_dict())
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
         )
@@ -220,7 +231,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     store = f"file://{(options.run / 'rendezvous').resolve()}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=options.processes)
-    run = Run(options.run, options.seed)
+    run = Run(options.run, options.seed, options.start)
     songs = Songs(options.data / "train", options.seed + 1000 * run.steps + rank)
     saved, started, losses = run.elapsed, run.steps, []
     for progress, loss in steps(run, songs, 60.0 * options.minutes):
@@ -244,11 +255,9 @@ def train(rank: int, options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace) -> None:
     """Write the averaged weights as float16 safetensors under their public names, and the card."""
     state = torch.load(options.run / "checkpoint.pt", weights_only=True)
-    average = torch.optim.swa_utils.AveragedModel(build_network("bs_roformer", **NETWORK))
-    average.load_state_dict(state["average"])
     weights = {
         name: tensor.to(torch.float16).contiguous()
-        for name, tensor in average.module.state_dict().items()
+        for name, tensor in averaged(options.run).state_dict().items()
     }
     path = options.models / "weights" / f"{NAME}.safetensors"
     save_file(weights, path.with_suffix(".part"), metadata={"format": "pt"})
@@ -290,6 +299,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--minutes", type=float, default=80.0, help="budget of the whole run")
     one.add_argument("--processes", type=int, default=os.cpu_count())
     one.add_argument("--save-every", type=float, default=4.0, help="minutes between checkpoints")
+    one.add_argument("--start", type=Path, help="an earlier run whose weights to start from")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(work=launch)
     two = commands.add_parser("export", help="write the weights of RUN and their card")
