@@ -83,6 +83,26 @@ def tfc_tdf(parameters: dict[str, Any]) -> nn.Module:
     return TFC_TDF_net(to_attrdict(config))
 
 
+def bsrnn(parameters: dict[str, Any]) -> nn.Module:
+    from pymss_core.modules.bandit.core.model import (  # pymss-core 0.1.14
+        MultiMaskMultiSourceBandSplitRNNSimple as Bandit,
+    )
+
+    names = {
+        "bands": "band_specs",
+        "band_count": "n_bands",
+        "channels": "in_channel",
+        "modules": "n_sqm_modules",
+        "dim": "emb_dim",
+        "rnn_hidden": "rnn_dim",
+        "mask_hidden": "mlp_dim",
+    }
+    network = Bandit(win_length=parameters["n_fft"], **rename(parameters, names))
+    network.state_dict = network.bsrnn.state_dict  # its keys without the prefix are ours
+    network.load_state_dict = network.bsrnn.load_state_dict
+    return network
+
+
 def open_unmix(parameters: dict[str, Any]) -> nn.Module:
     from openunmix.model import OpenUnmix, Separator  # openunmix 1.3.0
 
@@ -123,6 +143,7 @@ BUILDERS = {
     "scnet": scnet,
     "tfc_tdf": tfc_tdf,
     "open_unmix": open_unmix,
+    "bsrnn": bsrnn,
     **{name: partial(demucs, name) for name in ("demucs", "hdemucs", "htdemucs")},
 }
 

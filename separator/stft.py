@@ -22,7 +22,8 @@ class STFT(nn.Module):
 
     The defaults are the convention of the public RoFormers: periodic Hann window, frames centred
     on multiples of the hop, reflected edges, no scaling. `window=None` is rectangular;
-    `normalized` divides by the square root of `n_fft`.
+    `normalized` divides by the square root of `n_fft`; `pad_mode="constant"` puts zeros before
+    and behind the signal.
 
     Shape:
         - signal: `(batch, channels, time)`, any `time >= 1`
@@ -45,6 +46,7 @@ class STFT(nn.Module):
         *,
         window: Window = "hann",
         normalized: bool = False,
+        pad_mode: Literal["reflect", "constant"] = "reflect",
     ) -> None:
         super().__init__()
         win_length = win_length or n_fft
@@ -56,6 +58,7 @@ class STFT(nn.Module):
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.normalized = normalized
+        self.pad_mode = pad_mode
         values = torch.hann_window(win_length) if window == "hann" else torch.ones(win_length)
         self.window: Tensor
         self.register_buffer("window", values, persistent=False)
@@ -78,6 +81,7 @@ class STFT(nn.Module):
                 self.window.numel(),
                 self.window,
                 center=True,
+                pad_mode=self.pad_mode,
                 normalized=self.normalized,
                 return_complex=True,
             )

@@ -118,6 +118,24 @@ CASES = {
             "wiener_frames": 40,
         },
     ),
+    **{
+        f"bsrnn_{bands}": Case(
+            "bsrnn",
+            {
+                "stems": ["speech", "effects"],
+                "bands": bands,
+                "band_count": 8,
+                "channels": 1,
+                "n_fft": 256,
+                "hop_length": 64,
+                "modules": 1,
+                "dim": 8,
+                "rnn_hidden": 6,
+                "mask_hidden": 12,
+            },
+        )
+        for bands in ("musical", "bark", "erb")
+    },
     "demucs": Case(
         "demucs",
         {

@@ -20,6 +20,7 @@ NETWORKS = {
     "scnet": "separator.networks.scnet:SCNet",
     "open_unmix": "separator.networks.open_unmix:OpenUnmix",
     "x_umx": "separator.networks.open_unmix:CrossUnmix",
+    "bsrnn": "separator.networks.bsrnn:BandSplitRNN",
     "tfc_tdf": "separator.networks.tfc_tdf:TfcTdf",
     "demucs": "separator.networks.demucs:Demucs",
     "hdemucs": "separator.networks.hdemucs:HDemucs",
