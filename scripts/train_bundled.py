@@ -53,7 +53,7 @@ NETWORK: dict[str, Any] = {
 SAMPLE_RATE = 44100
 SECONDS = 3.0  # of a training segment
 BATCH = 2  # segments per process and step
-MATRIX_RATE, OTHER_RATE = 6e-3, 1.5e-3  # highest learning rates of Muon and AdamW
+MATRIX_RATE, OTHER_RATE = 4e-3, 1e-3  # highest learning rates of Muon and AdamW
 EMA = 0.995
 
 
@@ -279,7 +279,7 @@ def _card(path: Path) -> Card:
         "segment": 6.0,
         "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
         "licence": "MIT",
-        "note": "Made on two CPU cores in about an hour: it shows the program at work, and real "
+        "note": "Made on two CPU cores in two hours: it shows the program at work, and real "
         "music sounds unlike what it was trained on. Use a larger model for your songs.",
         "training_data": "Synthetic music only: songs composed and played by a seeded generator",
         "source": "scripts/train_bundled.py",
