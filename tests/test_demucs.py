@@ -14,7 +14,13 @@ from separator.networks.demucs_formats import (
     from_demucs_v2,
     from_torchaudio,
 )
-from separator.networks.demucs_layers import BLSTM, LocalAttention, ScaledEmbedding, rescale
+from separator.networks.demucs_layers import (
+    BLSTM,
+    LocalAttention,
+    ScaledEmbedding,
+    TimeConv,
+    rescale,
+)
 from separator.networks.hybrid_layers import (
     BandDecoder,
     BandEncoder,
@@ -82,39 +88,6 @@ def test_loads_what_torchaudio_saves():
         assert relative(theirs(mixture), ours(mixture)) < 1e-5
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_computes_chosen_stems_alone(name):
-    network = reference.network(name)
-    mixture = reference.mixture(1500, network.channels)
-    with torch.inference_mode():
-        everything = network(mixture)
-        chosen = network(mixture, stems=[len(network.stems) - 1])
-    torch.testing.assert_close(chosen, everything[:, -1:])
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_rounds_30_db_below_the_stems_with_a_core_in_bfloat16(name):
-    network = reference.network(name)
-    mixture = reference.mixture(3000, network.channels)
-    with torch.inference_mode():
-        exact = network(mixture)
-        network.core.to(torch.bfloat16)
-        rounded = network(mixture)
-    assert rounded.dtype == torch.float32
-    assert relative(exact, rounded) < 10 ** (-30 / 20)
-
-
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("samples", [1, 2, 63, 6007])
-def test_keeps_every_length(name, samples):
-    network = reference.network(name)
-    mixture = reference.mixture(samples, network.channels)
-    with torch.inference_mode():
-        estimates = network(mixture)
-    assert estimates.shape == (1, len(network.stems), network.channels, samples)
-    assert estimates.isfinite().all()
-
-
 def test_hybrid_transforms_are_inverse_and_aligned():
     network = build_network("hdemucs", stems=["a"], hidden_channels=4, n_fft=256, depth=2)
     time = torch.arange(3001) / 3001
@@ -158,6 +131,15 @@ def test_bands_with_equal_weights_are_one_layer():
     for outputs in (None, torch.tensor([2, 0])):
         expected, _ = back(code, code, 5, outputs)
         torch.testing.assert_close(banded_back(code, code, 5, outputs)[0], expected)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(1, 1, 0), (3, 1, 1), (8, 4, 0)])
+def test_convolutions_are_products_with_windows(size, stride, padding):
+    conv = TimeConv(3, 5, size, stride, padding)
+    x = torch.randn(2, 3, 4, 21)
+    torch.testing.assert_close(conv.product(x), conv(x))
+    alone = torch.nn.functional.conv1d(x[:, :, 1], conv.weight, conv.bias, stride, padding)
+    torch.testing.assert_close(conv(x)[:, :, 1], alone)
 
 
 @pytest.mark.parametrize("time", [1, 7, 8, 9, 15, 16, 17, 100])
