@@ -118,6 +118,10 @@ CASES = {
             "wiener_frames": 40,
         },
     ),
+    "x_umx": Case(
+        "x_umx",
+        {"stems": ["bass", "drums"], "n_fft": 256, "hop_length": 64, "hidden_size": 12},
+    ),
     **{
         f"bsrnn_{bands}": Case(
             "bsrnn",

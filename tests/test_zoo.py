@@ -108,7 +108,7 @@ def test_a_card_survives_writing_and_reading(tmp_path: Path) -> None:
         ({"normalization": "peak"}, "should be 'none' or 'track'"),
         ({"parameters": {"sample_rate": 8000}}, "field of the card itself"),
         ({"licence": None}, "'licence'"),
-        ({"members": []}, "an ensemble"),
+        ({"members": []}, "'members': value should have at least 1 item"),
     ],
 )
 def test_mistakes_in_a_card(change: dict[str, Any], message: str) -> None:
