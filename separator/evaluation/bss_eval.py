@@ -50,13 +50,6 @@ class BSSEval(NamedTuple):
     sar: Tensor
 
 
-class _Responses(NamedTuple):
-    """The frequency responses of the filters of both projections."""
-
-    joint: Tensor  # (batch, bins, p, p), from the channels of all sources to those of all estimates
-    single: Tensor  # (batch, bins, sources, channels, channels), from each source to its estimate
-
-
 @dataclass(frozen=True)
 class _Blocks:
     """How a signal is cut into blocks for an FIR filter: each begins with the history it needs."""
@@ -188,8 +181,9 @@ def _cross_spectrum(
     """
     signals = torch.cat([reference, estimate], dim=-3)
     signals[..., : blocks.history] = 0.0
-    x, y = (s.movedim(-1, -3) for s in (spectra, rfft(signals)))  # (..., bins, signals, blocks)
-    return x.conj() @ y.mT
+    x = spectra.movedim(-1, -3).conj().resolve_conj().contiguous()  # (..., bins, p, blocks)
+    y: Tensor = rfft(signals).movedim(-1, -3).contiguous()  # products of strided ones are slow
+    return x @ y.mT
 
 
 def _delays(spectrum: Tensor, blocks: _Blocks) -> Tensor:
@@ -197,14 +191,22 @@ def _delays(spectrum: Tensor, blocks: _Blocks) -> Tensor:
     return lags[:, : blocks.history + 1]
 
 
-def _responses(lags: Tensor, sources: int, n_fft: int, work: ParallelMap) -> _Responses:
-    """Solve for the filters of both projections, given `(batch, delays, p, 2 p)` correlations."""
+def _responses(lags: Tensor, sources: int, n_fft: int, work: ParallelMap) -> Tensor:
+    """Return the filters of both projections as one, (batch, bins, outputs, p).
+
+    Outputs are the p channels of the joint projections, then those of the single ones, which take
+    nothing from other sources. Shape of lags: `(batch, delays, p, 2 p)`.
+    """
     gram, cross = (x.contiguous() for x in lags.chunk(2, dim=-1))
     gram[:, 0].diagonal(dim1=-2, dim2=-1).add_(_EPS)  # museval's regularization of faint signals
     grams, crosses = ([x, _per_source(x, sources)] for x in (gram, cross))
     joint, single = work(solve_block_toeplitz, grams, crosses)
-    single = single.unflatten(0, (-1, sources)).movedim(1, 2)
-    return _Responses(*(rfft(x, n=n_fft, dim=1).mT.contiguous() for x in (joint, single)))
+    filters = torch.cat([joint, torch.zeros_like(joint)], dim=-1)  # (batch, delays, p, outputs)
+    split = filters.unflatten(-1, (2, sources, -1)).unflatten(2, (sources, -1))
+    single_part = split[..., 1, :, :].diagonal(dim1=2, dim2=4)  # (batch, delays, c, c, sources)
+    single_part.copy_(single.unflatten(0, (-1, sources)).movedim(1, -1))
+    responses: Tensor = rfft(filters, n=n_fft, dim=1)
+    return responses.mT.contiguous()
 
 
 def _per_source(lags: Tensor, sources: int) -> Tensor:
@@ -214,22 +216,22 @@ def _per_source(lags: Tensor, sources: int) -> Tensor:
 
 
 def _frame_energies(
-    reference: Tensor, estimate: Tensor, responses: _Responses | None, blocks: _Blocks
+    reference: Tensor, estimate: Tensor, responses: Tensor | None, blocks: _Blocks
 ) -> Tensor:
     """Return the energies that the ratios are made of, `(7, sources, frames)`.
 
     Shape:
         reference, estimate: `(sources, channels, frames, window)`
     """
-    silent = _any_source_silent(reference) | _any_source_silent(estimate)
     reference, estimate = blocks.cut(reference), blocks.cut(estimate)
+    silent = _any_source_silent(reference) | _any_source_silent(estimate)
     spectra = rfft(reference)  # (sources, channels, frames, blocks, bins)
     if responses is None:
         lags = _frame_correlations(spectra, reference, estimate, blocks)
         responses = _responses(lags, len(reference), blocks.size, map)
-    images = _project(spectra, responses)
-    joint, single = (irfft(image, n=blocks.size)[..., blocks.history :] for image in images)
-    reference, estimate = reference[..., blocks.history :], estimate[..., blocks.history :]
+    images = irfft(_filter(spectra, responses), n=blocks.size)
+    signals = (*images, reference, estimate)
+    joint, single, reference, estimate = (x[..., blocks.history :] for x in signals)
     energies = torch.stack(
         [
             _energy(reference),
@@ -244,14 +246,15 @@ def _frame_energies(
     return energies.masked_fill(silent, torch.nan)
 
 
-def _project(spectra: Tensor, responses: _Responses) -> tuple[Tensor, Tensor]:
-    """Filter spectra of shape `(sources, channels, frames, blocks, bins)` with both filters."""
-    joint, single = responses
-    batch = joint.shape[0]  # one, or the number of frames
-    x = spectra.unflatten(2, (batch, -1)).permute(2, 5, 0, 1, 3, 4).flatten(-2)
-    images = (joint @ x.flatten(2, 3)).view_as(x), single @ x  # (batch, bins, j, c, all blocks)
-    joint, single = (image.permute(2, 3, 0, 4, 1).reshape(spectra.shape) for image in images)
-    return joint, single
+def _filter(spectra: Tensor, responses: Tensor) -> Tensor:
+    """Filter `(sources, channels, frames, blocks, bins)` to twice as much: joint and single."""
+    sources, channels, frames, blocks, _ = spectra.shape
+    batch = len(responses)  # one, or the number of frames
+    by_channel: Tensor = spectra.flatten(0, 1).unflatten(1, (batch, -1))
+    x = by_channel.permute(1, 4, 0, 2, 3).flatten(-2)  # (batch, bins, p, blocks of frames)
+    y = responses @ x.contiguous()
+    y = y.view(batch, -1, 2, sources, channels, frames // batch, blocks)
+    return y.permute(2, 3, 4, 0, 5, 6, 1).flatten(3, 4)
 
 
 def _energy(signals: Tensor) -> Tensor:
@@ -260,7 +263,7 @@ def _energy(signals: Tensor) -> Tensor:
 
 
 def _any_source_silent(signals: Tensor) -> Tensor:
-    return (signals.sum(dim=1, dtype=torch.float64) == 0).all(dim=-1).any(dim=0)
+    return (signals.sum(dim=1) == 0).flatten(2).all(dim=-1).any(dim=0)
 
 
 def _ratios(energies: Tensor) -> BSSEval:
