@@ -42,7 +42,7 @@ def build(service: Service) -> gr.Dropdown:
         choices = stem_choices(service, name)
         return gr.CheckboxGroup(choices, value=choices)
 
-    async def separate(
+    async def separate_all(
         request: gr.Request,
         files: list[str] | None,
         model: str,
@@ -88,7 +88,7 @@ def build(service: Service) -> gr.Dropdown:
 
     model.change(stems_of_model, model, wanted, **EVENT)
     run.click(
-        separate,
+        separate_all,
         [songs, model, wanted, *advanced.inputs],
         [table, run, cancel, listen, player],
         **EVENT,

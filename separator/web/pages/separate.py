@@ -81,7 +81,7 @@ def build(service: Service) -> gr.Dropdown:
             model_facts(service, name),
         )
 
-    async def separate(
+    async def separate_song(
         request: gr.Request,
         song: str | None,
         recording: str | None,
@@ -135,9 +135,9 @@ def build(service: Service) -> gr.Dropdown:
     outputs = [status, player, run, cancel, demo]
     inputs = [song, recording, model, wanted, rest, start, end, *advanced.inputs]
     model.change(describe, model, [model, wanted, facts], **EVENT)
-    run.click(separate, inputs, outputs, **EVENT)
+    run.click(separate_song, inputs, outputs, **EVENT)
     demo.click(lambda: str(service.demo_song()), None, song, **EVENT).then(
-        separate, inputs, outputs, **EVENT
+        separate_song, inputs, outputs, **EVENT
     )
     cancel.click(stop, queue=False, **EVENT)
     return model
