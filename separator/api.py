@@ -14,6 +14,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -360,9 +361,13 @@ class Separator:
         if self.needs_statistics:
             with open_audio(path, start=start, duration=duration) as reader:
                 statistics = track_statistics(map(torch.from_numpy, reader.blocks(_BLOCK)))
-        with open_audio(path, start=start, duration=duration) as reader:
+        # The thread that decodes must have ended before the file closes, whatever goes wrong.
+        with (
+            open_audio(path, start=start, duration=duration) as reader,
+            closing(prefetch(reader.blocks(_BLOCK))) as blocks,
+        ):
             stream = self.stream(
-                prefetch(reader.blocks(_BLOCK)),
+                blocks,
                 reader.sample_rate,
                 samples=reader.samples,
                 layout=reader.info.layout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from typing import NoReturn, TypeVar
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 _POLL = 0.1  # seconds between two looks at whether the consumer has gone
 
 
-def prefetch(source: Iterable[T], depth: int = 4) -> Iterator[T]:
+def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
     """Yield what `source` yields, while a thread runs up to `depth` items ahead.
 
     An error in the source is raised here, after the items before it. Closing the generator stops

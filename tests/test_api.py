@@ -130,6 +130,17 @@ def test_cancelled_file_leaves_nothing(tiny, song, tmp_path):
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
+def test_nothing_reads_a_song_after_its_file_was_closed(tiny, tmp_path):
+    """FFmpeg crashes the process when one thread closes what another one decodes."""
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(music(4), 10).T, 44100)
+    cancel = threading.Event()
+    with pytest.raises(Cancelled) as held:  # and with the error, its frames
+        tiny.separate_file(path, tmp_path, progress=lambda progress: cancel.set(), cancel=cancel)
+    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    assert held
+
+
 def test_mistakes_are_named(tiny, tiny_models):
     with pytest.raises(ConfigError, match="Did you mean 'vocals'"):
         tiny.separate(music(1), 44100, stems=["vocal"])
