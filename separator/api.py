@@ -117,6 +117,7 @@ class Separator:
         self.card = model if isinstance(model, Card | Ensemble) else find_card(str(model))
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        self._augmentations = tuple(augmentations)
         settings = Settings(segment, overlap, batch_size, shifts, seed)
         self._tree = resolve(self.card)
         settings.check(self._tree.models)  # before anything is fetched
@@ -125,7 +126,7 @@ class Separator:
                 load_network(card, offline=offline),
                 self.device,
                 self.precision,
-                augmentations=tuple(augmentations),
+                augmentations=self._augmentations,
             )
             for card in self._tree.models
         }
@@ -159,8 +160,8 @@ class Separator:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How segments are cut, placed and batched; of each member of an ensemble."""
-        return self._model.settings
+        """How segments are cut, placed and batched (of each member of an ensemble), and varied."""
+        return {**self._model.settings, "augmentations": list(self._augmentations)}
 
     def names(self, stems: Sequence[str] | None, residual: str | None) -> tuple[str, ...]:
         """Return the names of what a run with these options gives.

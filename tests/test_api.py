@@ -141,6 +141,13 @@ def test_nothing_reads_a_song_after_its_file_was_closed(tiny, tmp_path):
     assert held
 
 
+def test_settings_name_all_that_shapes_the_result(tiny_models):
+    separator = Separator(tiny_models / "tiny.yaml", shifts=2, seed=5, augmentations=["swap"])
+    wanted = {"shifts": 2, "seed": 5, "augmentations": ["swap"]}
+    assert separator.settings.items() >= wanted.items()
+    assert set(separator.settings) > {"segment", "overlap", "batch_size"}
+
+
 def test_mistakes_are_named(tiny, tiny_models):
     with pytest.raises(ConfigError, match="Did you mean 'vocals'"):
         tiny.separate(music(1), 44100, stems=["vocal"])

@@ -18,6 +18,7 @@ from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
 from separator.resources import data_folder
 from separator.zoo import (
+    DEFAULT_MODEL,
     add_model,
     find_card,
     is_available,
@@ -320,9 +321,10 @@ def test_doubtful_provenance_is_said() -> None:
 
 
 def test_bundled_models_are_whole() -> None:
-    for card in list_cards([data_folder("models")]):
-        if card.bundled:
-            assert load_network(card).stems == card.stems
+    bundled = [card for card in list_cards([data_folder("models")]) if card.bundled]
+    assert DEFAULT_MODEL in [card.name for card in bundled]
+    for card in bundled:
+        assert load_network(card).stems == card.stems
 
 
 def test_every_package_is_installed() -> None:
