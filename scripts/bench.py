@@ -2,10 +2,10 @@
 
     python scripts/bench.py [SECTION ...] [--peers FOLDER] [--hours 2]
 
-Sections: start, command, memory, null, networks; all of them unless named. Peers (demucs, pymss)
-are looked for in `--peers`, the `bin` folder of an environment that holds them, or on the PATH;
-missing ones are skipped with a word. Each time is a median of runs that take turns, each memory
-the peak resident set of a whole process.
+Sections: start, command, null, precision, networks, memory; all of them unless named. Peers
+(demucs, pymss) are looked for in `--peers`, the `bin` folder of an environment that holds them, or
+on the PATH; missing ones are skipped with a word. Each time is a median of runs that take turns,
+each memory the peak resident set of a whole process.
 """
 
 from __future__ import annotations
@@ -30,17 +30,15 @@ from separator.resources import data_folder
 SEPARATOR = [sys.executable, "-m", "separator"]
 RATE = 44100
 
-# Makes HTDemucs' default network with random weights and separates with the command itself.
+# Writes HTDemucs with random weights where demucs' own command finds it.
 RANDOM_HTDEMUCS = """
 import sys, torch
-from pathlib import Path
 from demucs.htdemucs import HTDemucs
-from demucs.states import save_with_checksum, serialize_model
-from omegaconf import OmegaConf
-folder = Path(sys.argv[1])
 torch.manual_seed(0)
-model = HTDemucs(["drums", "bass", "other", "vocals"], segment=7.8)
-save_with_checksum(serialize_model(model, OmegaConf.create({})), folder / "random.th")
+model = HTDemucs(["drums", "bass", "other", "vocals"])
+args, kwargs = model._init_args_kwargs
+package = {"klass": HTDemucs, "args": args, "kwargs": kwargs, "state": model.state_dict()}
+torch.save(package, sys.argv[1] + "/random.th")
 """
 
 
@@ -121,8 +119,7 @@ def bench_command(work: Path, peers: Path | None, options: argparse.Namespace) -
         subprocess.run(
             [str(Path(program).parent / "python"), "-c", RANDOM_HTDEMUCS, str(work)], check=True
         )
-        (weights,) = work.glob("random-*.th")
-        demucs = [program, "-n", weights.name.split("-")[0], "--repo", str(work), "-o"]
+        demucs = [program, "-n", "random", "--repo", str(work), "-o"]
         seconds, memory = run([*demucs, str(work / "demucs"), str(mp3)])
         print(f"  demucs (HTDemucs)    {seconds:6.1f} s for 240 s of music, {memory:6.0f} MB peak")
 
@@ -153,6 +150,27 @@ def bench_null(work: Path, peers: Path | None, options: argparse.Namespace) -> N
         print(f"  {depth:2d} bits   {np.abs(total - truth).max() * scale:9.2g} {unit}")
 
 
+def bench_precision(work: Path, peers: Path | None, options: argparse.Namespace) -> None:
+    """What bfloat16 costs the bundled model: the SDR of the demo song's stems."""
+    demo = data_folder("models") / "demo"
+    scores = {}
+    for precision in ("float32", "bfloat16"):
+        out = work / precision
+        command = [*SEPARATOR, "separate", str(demo / "mixture.flac"), "-o", str(out)]
+        run([*command, "--precision", precision, "--bit-depth", "32"])
+        scores[precision] = {path.stem: sdr(path, demo) for path in sorted(out.rglob("*.wav"))}
+    for stem, exact in scores["float32"].items():
+        change = scores["bfloat16"][stem] - exact
+        print(f"  {stem:<8} float32 {exact:6.2f} dB   bfloat16 {change:+7.3f} dB")
+
+
+def sdr(estimate: Path, truth: Path) -> float:
+    """Return 10 log10(|s|^2 / |s - e|^2) against the stem of the same name."""
+    audio, _ = soundfile.read(estimate, dtype="float64")
+    target, _ = soundfile.read(truth / f"{estimate.stem}.ogg", dtype="float64")
+    return float(10 * np.log10(np.square(target).sum() / np.square(target - audio).sum()))
+
+
 def bench_networks(work: Path, peers: Path | None, options: argparse.Namespace) -> None:
     """The networks against their reference implementations."""
     command = [sys.executable, str(Path(__file__).with_name("bench_networks.py"))]
@@ -165,6 +183,7 @@ SECTIONS: dict[str, Callable[[Path, Path | None, argparse.Namespace], None]] = {
     "start": bench_start,
     "command": bench_command,
     "null": bench_null,
+    "precision": bench_precision,
     "networks": bench_networks,
     "memory": bench_memory,
 }
