@@ -1,0 +1,34 @@
+"""Songs with their stems: the data sets of the field behind one interface.
+
+dataset = open_dataset("musdb18hq", split="test")
+for track in dataset.tracks:
+    mixture = track.mixture()                      # (channels, time), float32
+    vocals = track.read("vocals", 44100, 8 * 44100)
+"""
+
+from separator.datasets.dataset import Dataset, from_musdb, open_dataset, scan_dataset
+from separator.datasets.layouts import KINDS
+from separator.datasets.leaks import leak_check, trained_on
+from separator.datasets.problems import COLUMNS, DatasetError, Problem
+from separator.datasets.splits import MUSDB18_VALIDATION, SPLITS
+from separator.datasets.tracks import MIXTURE, AudioFile, LoadedAudio, Source, Track
+
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "MIXTURE",
+    "MUSDB18_VALIDATION",
+    "SPLITS",
+    "AudioFile",
+    "Dataset",
+    "DatasetError",
+    "LoadedAudio",
+    "Problem",
+    "Source",
+    "Track",
+    "from_musdb",
+    "leak_check",
+    "open_dataset",
+    "scan_dataset",
+    "trained_on",
+]

@@ -1,0 +1,137 @@
+"""The kinds of data sets: how each lays out its files, and how to tell which one a folder is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from separator.audio import probe
+from separator.datasets import folders, metadata
+from separator.datasets.songs import Song
+from separator.errors import AudioError, ConfigError, nearest
+
+Absent: TypeAlias = Literal["error", "silence", "own"]
+
+FOUR_STEMS = ("drums", "bass", "other", "vocals")
+_SAMPLE_SECONDS = 10.0  # a song of MUSDB18 is longer, an excerpt of its sample set is shorter
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kind of data set lays out its songs.
+
+    Attributes:
+        find: Yields the songs below a folder.
+        example: Where a file of a song lies.
+        stems: What is read where the caller doesn't choose; empty for whatever there is.
+        absent: What a stem means that a song lacks: an "error", "silence", or nothing where each
+            song has its "own" stems.
+        uniform: Whether the files of a song must be equally long and have the same channels.
+            Elsewhere a short one ends in silence, a mono one is doubled.
+        streams: Audio streams that each file must have.
+        listed: Whether MUSDB18's official list of songs for validation applies.
+        ordered: Whether the order of the stems means something; that of singers doesn't.
+        aliases: Other names of parts, on disk and in requests.
+    """
+
+    find: Callable[[Path], Iterable[Song]]
+    example: str
+    stems: tuple[str, ...] = ()
+    absent: Absent = "error"
+    uniform: bool = True
+    streams: int = 1
+    listed: bool = False
+    ordered: bool = True
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+_MUSDB18 = Layout(
+    folders.find_musdb18,
+    "test/SONG.stem.mp4",
+    FOUR_STEMS,
+    streams=len(folders.MUSDB18_STREAMS),
+    listed=True,
+)
+
+
+def _medleyvox(find: Callable[[Path], Iterable[Song]], subset: str, *stems: str) -> Layout:
+    absent: Absent = "error" if stems else "own"
+    example = f"{subset}/SONG/SEGMENT/gt/VOICE.wav"
+    return Layout(find, example, stems, absent, uniform=False, ordered=False)
+
+
+#: The kinds of data sets by name.
+KINDS: dict[str, Layout] = {
+    "musdb18": _MUSDB18,
+    "musdb18_7s": _MUSDB18,
+    "musdb18hq": Layout(folders.find_folders, "test/SONG/vocals.wav", FOUR_STEMS, listed=True),
+    "moisesdb": Layout(
+        metadata.find_moisesdb, "PROVIDER/ID/data.json", FOUR_STEMS, "silence", uniform=False
+    ),
+    "dnr": Layout(
+        folders.find_folders,
+        "tt/1002/speech.wav",
+        ("speech", "music", "effects"),
+        aliases={"sfx": "effects", "fx": "effects"},
+    ),
+    "slakh2100": Layout(
+        metadata.find_slakh2100,
+        "test/TRACK/metadata.yaml",
+        ("drums", "bass", "other"),
+        "silence",
+        uniform=False,
+    ),
+    "medleyvox": _medleyvox(metadata.find_n_singing, "duet"),
+    "medleyvox_duet": _medleyvox(metadata.find_duets, "duet", "singer1", "singer2"),
+    "medleyvox_unison": _medleyvox(metadata.find_unisons, "unison", "singer1", "singer2"),
+    "medleyvox_main_vs_rest": _medleyvox(metadata.find_main_vs_rest, "rest", "main", "rest"),
+    "folder": Layout(folders.find_folders, "SONG/vocals.wav, or SONG/vocals/lead.wav"),
+}
+
+
+def find_kind(root: Path, kind: str) -> str:
+    """Return `kind`, or for "auto" the kind that the folder looks like.
+
+    Raises:
+        ConfigError: The kind is unknown, or the folder isn't there.
+    """
+    if not root.is_dir():
+        state = "is not a folder" if root.exists() else "does not exist"
+        raise ConfigError(f"The data set's folder '{root}' {state}; give the folder that holds it.")
+    if kind == "auto":
+        return _detect(root)
+    if kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise ConfigError(
+            f"Unknown kind of data set '{kind}'; allowed: auto, {known}.{nearest(kind, KINDS)}"
+        )
+    return kind
+
+
+def _detect(root: Path) -> str:
+    if (first := next(folders.stem_files(root), None)) is not None:
+        return "musdb18_7s" if _is_excerpt(first[1]) else "musdb18"
+    if metadata.moisesdb_folders(root):
+        return "moisesdb"
+    if metadata.slakh_folders(root):
+        return "slakh2100"
+    if next(iter(metadata.find_n_singing(root)), None):
+        return "medleyvox"
+    songs = list(islice(folders.find_folders(root), 10))
+    for kind in ("musdb18hq", "dnr"):
+        layout = KINDS[kind]
+        for song in songs:
+            names = {layout.aliases.get(name, name) for name in song.parts}
+            if song.mixture and song.split and names == set(layout.stems):
+                return kind
+    return "folder"
+
+
+def _is_excerpt(path: Path) -> bool:
+    try:
+        return (probe(path).duration or 0) < _SAMPLE_SECONDS
+    except AudioError:
+        return False  # the scan will say what is wrong with it

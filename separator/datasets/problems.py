@@ -1,0 +1,50 @@
+"""What is wrong with the songs of a data set, in a form that can be counted and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Literal
+
+from separator.errors import ConfigError
+
+#: The headings of a table of problems, in the order of `Problem.row`.
+COLUMNS = ("track", "problem", "expected", "what to do", "severity")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one song.
+
+    Attributes:
+        track: Name of the song.
+        what: What was found.
+        expected: What should have been there.
+        advice: What the user can do.
+        severity: A song with an "error" can't be used; a "warning" only tells.
+    """
+
+    track: str
+    what: str
+    expected: str
+    advice: str
+    severity: Literal["error", "warning"] = "error"
+
+    def row(self) -> tuple[str, ...]:
+        """Return the fields in the order of `COLUMNS`."""
+        return astuple(self)
+
+    def __str__(self) -> str:
+        return f"'{self.track}': {self.what}; expected: {self.expected}. {self.advice}"
+
+
+class DatasetError(ConfigError):
+    """Raise when songs of a data set can't be used and that wasn't allowed.
+
+    Attributes:
+        problems: Everything that is wrong, to be shown as a table.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()):
+        super().__init__(message)
+        self.problems = tuple(problems)

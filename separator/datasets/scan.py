@@ -1,0 +1,221 @@
+"""From songs as folders describe them to tracks that can be read, or to what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from separator.datasets.index import Facts
+from separator.datasets.layouts import Layout
+from separator.datasets.problems import Problem
+from separator.datasets.songs import Place, Song
+from separator.datasets.tracks import MIXTURE, AudioFile, Track
+from separator.errors import ConfigError, nearest
+
+#: Stems that are summed where a song has no file of that name: all parts but the vocals.
+INSTRUMENTAL = ("instrumental", "accompaniment")
+#: Files that hold several stems; they are no part of a mixture that is summed.
+_SUMS = frozenset((*INSTRUMENTAL, "no_vocals", "karaoke", "linear_mixture"))
+_NOT_OTHER = frozenset(("drums", "bass", "vocals"))
+_LOSSY_SLACK = 0.1  # seconds by which codecs disagree about the end
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stems are read, and which files each is made of.
+
+    Attributes:
+        layout: Of the data set.
+        stems: Names as the caller wrote them.
+    """
+
+    layout: Layout
+    stems: tuple[str, ...]
+
+    def key(self, stem: str) -> str:
+        """Return the name of the part that a stem's name means."""
+        return self.layout.aliases.get(stem.lower(), stem.lower())
+
+    def places(self, song: Song) -> dict[str, tuple[Place, ...] | None]:
+        """Return the files of each stem, None where the song has none."""
+        stems = self.stems or tuple(song.parts)
+        return {stem: self._places(song.parts, self.key(stem)) for stem in stems}
+
+    def _places(self, parts: Mapping[str, tuple[Place, ...]], key: str) -> tuple[Place, ...] | None:
+        if key == "other":  # whatever no other stem claims
+            claimed = _NOT_OTHER | {self.key(stem) for stem in self.stems} - {"other"}
+            return _joined(parts, claimed | _SUMS) or None
+        if key in INSTRUMENTAL and key not in parts and "vocals" in parts:
+            return _joined(parts, _SUMS | {"vocals"}) or None
+        return parts.get(key)
+
+
+def select(layout: Layout, songs: Sequence[Song], stems: Sequence[str] | None) -> Selection:
+    """Return what is read: the stems asked for, or those of the layout, or those of most songs.
+
+    Raises:
+        ConfigError: No song has a stem that was asked for, or it was asked for twice.
+    """
+    if stems is not None:
+        selection = Selection(layout, tuple(stems))
+        _check_known(selection, songs)
+        return selection
+    if layout.stems or layout.absent == "own":
+        return Selection(layout, layout.stems)
+    counts = Counter(name for song in songs for name in song.parts)
+    common = (name for name, count in counts.items() if 2 * count > len(songs))
+    return Selection(layout, tuple(sorted(common)))
+
+
+def normalized(song: Song, layout: Layout) -> Song:
+    """Return the song with the layout's names for its parts."""
+    parts = {layout.aliases.get(name, name): files for name, files in song.parts.items()}
+    return Song(song.name, song.split, parts, song.mixture, song.problems)
+
+
+def all_places(song: Song) -> list[Place]:
+    """Return every audio stream of a song, the mixture first."""
+    return list(dict.fromkeys([*song.mixture, *_joined(song.parts, frozenset())]))
+
+
+def mixture_places(song: Song, layout: Layout) -> tuple[Place, ...]:
+    """Return the parts that make up the mixture."""
+    if layout.absent == "error" and layout.stems:
+        return tuple(place for stem in layout.stems for place in song.parts.get(stem, ()))
+    return _joined(song.parts, _SUMS) or _joined(song.parts, frozenset())
+
+
+def missing(song: Song, selection: Selection) -> Iterator[Problem]:
+    """Yield a problem for each stem that the song ought to have."""
+    layout = selection.layout
+    if layout.absent == "own" and len(song.parts) < 2:
+        yield Problem(song.name, f"{len(song.parts)} stems", "two or more", "Leave the song out.")
+    if layout.absent != "error":
+        return
+    found = selection.places(song)
+    wanted = {selection.key(stem): stem for stem in found if found[stem] is None}
+    if not song.mixture:
+        wanted |= {stem: stem for stem in layout.stems if stem not in song.parts}
+    spare = {name: name for name in song.parts if name not in map(selection.key, found)}
+    for key, stem in wanted.items():
+        hint = nearest(key, spare).strip().removeprefix("Did you mean ").removesuffix("?")
+        advice = f"Rename {hint} to '{key}'." if hint else "Add its file, or leave the song out."
+        yield Problem(song.name, f"no stem '{stem}'", _listed(song, selection), advice)
+
+
+def damaged(song: Song, facts: Mapping[Place, Facts], layout: Layout) -> Iterator[Problem]:
+    """Yield a problem for each file that can't be read, or is of another kind."""
+    for place in all_places(song):
+        fact = facts[place]
+        if fact.error:
+            advice = "Fetch or export it anew."
+            yield Problem(song.name, fact.error.rstrip("."), "a whole audio file", advice)
+        elif layout.streams not in (1, fact.streams):
+            what = f"{place.path.name} has {fact.streams} audio streams"
+            yield Problem(song.name, what, f"{layout.streams}", "Fetch it again, or convert it.")
+            return
+
+
+def uneven(song: Song, facts: Mapping[Place, Facts], layout: Layout) -> Iterator[Problem]:
+    """Yield a problem for each property in which the files of a song differ."""
+    properties = [("sample_rate", "Hz", "Convert it to that rate.")]
+    if layout.uniform:
+        properties += [
+            ("channels", "channels", "Convert it to that number."),
+            ("samples", "samples", "Cut or extend it; stems must be aligned from the start."),
+        ]
+    places = all_places(song)
+    for name, unit, advice in properties:
+        values = {place: getattr(facts[place], name) for place in places}
+        usual = Counter(values.values()).most_common(1)[0][0]
+        for place, value in values.items():
+            slack = 0.0
+            if name == "samples" and not facts[place].lossless:
+                slack = _LOSSY_SLACK * facts[place].sample_rate
+            if abs(value - usual) > slack:
+                what = f"{_label(place)} has {value} {unit}"
+                yield Problem(song.name, what, f"{usual} {unit} like the others", advice)
+
+
+def build(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Track:
+    """Return the track of a song that has no problems."""
+    mixture = song.mixture or mixture_places(song, selection.layout)
+    stems = {stem: places or () for stem, places in selection.places(song).items()}
+    files = {
+        name: tuple(_file(place, facts[place]) for place in places)
+        for name, places in {MIXTURE: mixture, **stems}.items()
+    }
+    return Track(
+        name=song.name,
+        sample_rate=facts[mixture[0]].sample_rate,
+        channels=max(facts[place].channels for place in all_places(song)),
+        samples=max(facts[place].samples for place in mixture),
+        stems=tuple(stems),
+        files=files,
+    )
+
+
+def unlike(tracks: Iterable[Track], layout: Layout) -> Iterator[Problem]:
+    """Yield a problem for each track whose rate, or number of channels, is not the usual one."""
+    tracks = list(tracks)
+    properties = [("sample_rate", "Hz", "Convert it to that rate.")]
+    if layout.uniform:
+        properties += [("channels", "channels", "Convert it to that number.")]
+    for name, unit, advice in properties:
+        counts = Counter(getattr(track, name) for track in tracks)
+        for track in tracks:
+            usual, value = counts.most_common(1)[0][0], getattr(track, name)
+            if value != usual:
+                expected = f"{usual} {unit} like most songs"
+                yield Problem(track.name, f"{value} {unit}", expected, advice)
+
+
+def residual_db(song: Song, facts: Mapping[Place, Facts], layout: Layout) -> float:
+    """Return the energy of the mixture minus its stems against the mixture's; at least -200 dB."""
+    track = build(song, facts, Selection(layout, ()))
+    summed = tuple(_file(place, facts[place]) for place in mixture_places(song, layout))
+    both = Track(**{**vars(track), "files": {**track.files, "sum": summed}})
+    error = energy = 1e-20
+    for mixture, stems in zip(both.blocks(MIXTURE), both.blocks("sum"), strict=True):
+        error += float(np.square(mixture - stems, dtype=np.float64).sum())
+        energy += float(np.square(mixture, dtype=np.float64).sum())
+    return max(-200.0, 10 * float(np.log10(error / energy)))
+
+
+def _joined(parts: Mapping[str, tuple[Place, ...]], without: frozenset[str]) -> tuple[Place, ...]:
+    return tuple(place for name, files in parts.items() if name not in without for place in files)
+
+
+def _file(place: Place, facts: Facts) -> AudioFile:
+    return AudioFile(place.path, place.stream, facts.sample_rate, facts.channels, facts.samples)
+
+
+def _label(place: Place) -> str:
+    stream = f" (stream {place.stream})" if place.stream else ""
+    return f"{place.path.name}{stream}"
+
+
+def _listed(song: Song, selection: Selection) -> str:
+    return f"{', '.join(selection.stems)}; found: {', '.join(song.parts) or 'nothing'}"
+
+
+def _check_known(selection: Selection, songs: Sequence[Song]) -> None:
+    keys = [selection.key(stem) for stem in selection.stems]
+    known = {*selection.layout.stems, *(name for song in songs for name in song.parts)}
+    if known & _NOT_OTHER:
+        known.add("other")
+    if "vocals" in known:
+        known.update(INSTRUMENTAL)
+    for stem, key in zip(selection.stems, keys, strict=True):
+        if key not in known:
+            listed = ", ".join(sorted(known))
+            raise ConfigError(
+                f"No song has a stem '{stem}'; there are: {listed}.{nearest(key, known)}"
+            )
+        if keys.count(key) > 1:
+            raise ConfigError(f"The stem '{stem}' was asked for twice.")
+    if not keys:
+        raise ConfigError("No stems were asked for; leave `stems` out for all of them.")

@@ -1,0 +1,175 @@
+"""Songs with their stems, read at any place without loading the rest.
+
+    track.files = {"mixture": (a.wav,), "vocals": (lead.wav, choir.wav), "drums": (), ...}
+
+The files of a stem are summed; a stem without files is silent. Positions and lengths are counted
+in samples unless a name says otherwise; audio is float32 (channels, time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from separator.audio import open_audio
+from separator.errors import AudioError, ConfigError, nearest
+
+Signal = npt.NDArray[np.float32]
+
+#: The mixture's name among the files of a track.
+MIXTURE = "mixture"
+_BLOCK_SAMPLES = 1 << 16
+
+
+class Source(Protocol):
+    """Something that a stem, or a part of it, is read from."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+
+    @property
+    def samples(self) -> int:
+        """Length."""
+
+    def blocks(self, start: int, samples: int, block_samples: int) -> Iterator[Signal]:
+        """Yield `samples` samples from `start` on, as arrays (channels, `block_samples`)."""
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """One audio stream of a file, as the scan found it."""
+
+    path: Path
+    stream: int
+    sample_rate: int
+    channels: int
+    samples: int
+
+    def blocks(self, start: int, samples: int, block_samples: int) -> Iterator[Signal]:
+        """Yield `samples` samples from `start` on, as arrays (channels, `block_samples`).
+
+        Raises:
+            AudioError: The file can't be read, or ends too early.
+        """
+        seconds = {"start": start / self.sample_rate, "duration": samples / self.sample_rate}
+        with open_audio(self.path, stream=self.stream, **seconds) as reader:
+            yield from reader.blocks(block_samples)
+            if reader.truncation:
+                raise AudioError(f"'{self.path}' {reader.truncation.message}.")
+
+
+@dataclass(frozen=True)
+class LoadedAudio:
+    """Audio that another package loads, whole: `load` returns (time, channels)."""
+
+    load: Callable[[], npt.NDArray[Any]]
+    channels: int
+    samples: int
+
+    def blocks(self, start: int, samples: int, block_samples: int) -> Iterator[Signal]:
+        """Yield `samples` samples from `start` on, as arrays (channels, `block_samples`)."""
+        audio = np.asarray(self.load()[start : start + samples].T, np.float32)
+        for begin in range(0, audio.shape[1], block_samples):
+            yield audio[:, begin : begin + block_samples]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One song.
+
+    Attributes:
+        name: Unlike every other track's of its data set; can be a file's name.
+        sample_rate: Hz.
+        channels: Mono files of a stereo track are read as two equal channels.
+        samples: Length of the mixture; shorter stems end in silence, longer ones are cut.
+        stems: Names, in the order of the data set's.
+        files: What each stem, and the mixture, is summed from.
+    """
+
+    name: str
+    sample_rate: int
+    channels: int
+    samples: int
+    stems: tuple[str, ...]
+    files: Mapping[str, tuple[Source, ...]] = field(repr=False, hash=False)
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.samples / self.sample_rate
+
+    def mixture(self, start: float = 0.0, duration: float | None = None) -> Signal:
+        """Return the mixture (channels, time).
+
+        Args:
+            start: Seconds skipped, to the nearest sample.
+            duration: Seconds; to the end where absent.
+        """
+        samples = None if duration is None else round(duration * self.sample_rate)
+        return self.read(MIXTURE, round(start * self.sample_rate), samples)
+
+    def read(self, stem: str, start: int = 0, samples: int | None = None) -> Signal:
+        """Return a piece of a stem, or of the "mixture", as (channels, `samples`).
+
+        Args:
+            stem: One of `stems`, or "mixture".
+            start: The first sample.
+            samples: Length, with silence after the end of the track; to its end where absent.
+
+        Raises:
+            ConfigError: There is no such stem.
+            AudioError: A file can't be read.
+        """
+        samples = self._length(start, samples)
+        if not samples:
+            return np.zeros((self.channels, 0), np.float32)
+        return next(self.blocks(stem, start, samples, block_samples=samples))
+
+    def blocks(
+        self,
+        stem: str = MIXTURE,
+        start: int = 0,
+        samples: int | None = None,
+        *,
+        block_samples: int = _BLOCK_SAMPLES,
+    ) -> Iterator[Signal]:
+        """Yield the same as `read`, as arrays (channels, `block_samples`), the last one shorter."""
+        end = start + self._length(start, samples)
+        with ExitStack() as stack:
+            parts = [
+                stack.enter_context(closing(_generator(source, start, block_samples, last)))
+                for source in self._sources(stem)
+                if (last := min(end, self.samples, source.samples)) > start
+            ]
+            for begin in range(start, end, block_samples):
+                block = np.zeros((self.channels, min(block_samples, end - begin)), np.float32)
+                for part in parts:
+                    piece = next(part, block[:, :0])
+                    block[:, : piece.shape[1]] += piece
+                yield block
+
+    def _length(self, start: int, samples: int | None) -> int:
+        if start < 0 or (samples is not None and samples < 0):
+            raise ConfigError(
+                f"'{self.name}' can't be read from {start} for {samples} samples; allowed: 0 or more."
+            )
+        return max(0, self.samples - start) if samples is None else samples
+
+    def _sources(self, stem: str) -> tuple[Source, ...]:
+        if stem not in self.files:
+            known = ", ".join(self.files)
+            raise ConfigError(
+                f"'{self.name}' has no stem '{stem}'; it has: {known}.{nearest(stem, self.files)}"
+            )
+        return self.files[stem]
+
+
+def _generator(source: Source, start: int, block_samples: int, end: int) -> Any:
+    return source.blocks(start, end - start, block_samples)
