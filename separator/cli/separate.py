@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 from separator.cli import values
 from separator.cli.console import message
 from separator.errors import ConfigError
+from separator.times import seconds_of
 
 if TYPE_CHECKING:
     from separator.api import Separator
@@ -165,8 +166,8 @@ def separate(
         output=output,
         stems=chosen,
         residual=_residual(residual, card, chosen),
-        start=values.seconds(start, "--start") or 0.0,
-        duration=values.seconds(duration, "--duration"),
+        start=seconds_of(start, "--start") or 0.0,
+        duration=seconds_of(duration, "--duration"),
         audio_format=audio_format.lower().removeprefix("."),
         bit_depth=bit_depth,
         template=template,

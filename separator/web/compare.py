@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from separator.audio import open_audio, probe
+from separator.audio import probe
 from separator.errors import AudioError, ConfigError
 from separator.web.jobs import Job
+from separator.web.overview import Block
 from separator.web.service import Request, Service
 from separator.web.songs import Song, Track, adopt
 
@@ -123,9 +123,9 @@ def _compare(
         facts={"blind": True},
     )
     job.begin("Drawing")
-    song.draw()
+    song.draw(job.check)
     names = dict(sorted(zip(letters, models, strict=True)))
-    song.truth = {"names": names, "scores": scores(song)}
+    song.truth = {"names": names, "scores": scores(song, job.check)}
     return song
 
 
@@ -141,8 +141,10 @@ def _check_alike(tracks: Sequence[Track], mixture: Path) -> None:
             )
 
 
-def scores(song: Song) -> dict[str, dict[str, float]]:
+def scores(song: Song, check: Callable[[], None] = lambda: None) -> dict[str, dict[str, float]]:
     """Return the SDR in dB of each stem with a reference, over the whole track, for X and Y.
+
+    `check` is called before each block; what it raises ends the reading.
 
     Reference: 10 log10(|s|^2 / |s - e|^2), the uSDR of the Music Demixing Challenge 2021,
     Mitsufuji et al. 2022, arXiv 2108.13559, equation 1.
@@ -151,21 +153,15 @@ def scores(song: Song) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for track in song.tracks:
         if track.group in LETTERS and track.name in truths:
-            found.setdefault(track.name, {})[track.group] = _sdr(song, truths[track.name], track)
+            pair = [song.blocks(each, check) for each in (truths[track.name], track)]
+            found.setdefault(track.name, {})[track.group] = _sdr(*pair)
     return found
 
 
-def _sdr(song: Song, reference: Track, estimate: Track) -> float:
+def _sdr(reference: Iterable[Block], estimate: Iterable[Block]) -> float:
     signal = noise = 1e-9
-    for true, guess in zip(_blocks(song, reference), _blocks(song, estimate), strict=False):
+    for true, guess in zip(reference, estimate, strict=False):
         size = min(true.shape[1], guess.shape[1])
         signal += float(np.square(true[:, :size], dtype=np.float64).sum())
         noise += float(np.square(true[:, :size] - guess[:, :size], dtype=np.float64).sum())
     return float(10 * np.log10(signal / noise))
-
-
-def _blocks(song: Song, track: Track) -> Iterator[npt.NDArray[np.float32]]:
-    start, duration = track.first / song.sample_rate, song.samples / song.sample_rate
-    with open_audio(track.path, start=start, duration=duration) as reader:
-        for block in reader.blocks(1 << 16):
-            yield block * track.gain

@@ -142,13 +142,17 @@ class Queue:
         for job in jobs:
             self.cancel(job)
 
-    def close(self) -> None:
-        """Stop everything and end the thread."""
+    def close(self, patience: float | None = None) -> None:
+        """Stop everything, and wait until the thread has ended: files may be deleted then.
+
+        Args:
+            patience: Seconds after which the thread is left alone; None waits for its end.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self.cancel_all()
-        self._thread.join(timeout=10)
+        self._thread.join(patience)
 
     def _run(self) -> None:
         while True:

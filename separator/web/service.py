@@ -75,22 +75,44 @@ class Service:
         self.speeds = Speeds()
         self.pool = ModelPool(self.settings.device)
         self._closing = threading.Event()
-        threading.Thread(target=self._sweep, name="separator-sweep", daemon=True).start()
+        self._sweeper = threading.Thread(target=self._sweep, name="separator-sweep", daemon=True)
+        self._sweeper.start()
 
     def close(self) -> None:
-        """Stop all jobs and delete all files."""
+        """Stop all jobs, wait for the threads that work on them, then delete all files."""
         self._closing.set()
         self.queue.close()
-        self.downloads.close()
+        self.downloads.close(patience=5)  # it may hang in the network, and touches no file here
+        self._sweeper.join()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    @property
+    def uploads(self) -> Path:
+        """Folder from which Gradio serves files: to whoever knows their names, and only those."""
+        return self.root / "uploads"
+
+    def is_upload(self, path: Path) -> bool:
+        """Whether a file that a request names is one that was sent to this server."""
+        return path.resolve().is_relative_to(self.uploads.resolve())
 
     def demo_song(self) -> Path:
         """Return a copy of the bundled song, where Gradio may serve it from."""
-        copy = self.root / "uploads" / "Demo song.flac"
+        copy = self.uploads / "Demo song.flac"
         if not copy.exists():
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(data_folder("models") / "demo" / "mixture.flac", copy)
         return copy
+
+    def share(self, song: Song) -> dict[str, Path]:
+        """Hand a song's stems over to Gradio, which deletes them in time; return them by name.
+
+        They lie in a folder with the song's token as its name, which nobody else can guess.
+        """
+        folder = self.uploads / song.token
+        folder.mkdir(mode=0o700, parents=True)
+        shared = {track.name: adopt(track.path, folder, track.name) for track in song.tracks[1:]}
+        self.library.delete(song.token)
+        return shared
 
     def submit(self, request: Request, owner: str) -> Job:
         """Check a request and put it into the queue; the job's result is a `Song`.
@@ -98,7 +120,11 @@ class Service:
         Raises:
             SeparatorError: The request can't be fulfilled, in words for the user.
         """
-        request = replace(request, title=_title(request.title or request.source.stem))
+        request = replace(
+            request,
+            title=_title(request.title or request.source.stem),
+            residual=request.residual and _title(request.residual),
+        )
         card = self.catalog.find(request.model)
         output_names(card.name, card.stems, request.stems or None, request.residual or None)
         if request.audio_format not in FORMATS:
@@ -215,7 +241,7 @@ class Service:
             facts={"model": card.name},
         )
         job.begin("Drawing")
-        song.draw()
+        song.draw(job.check)
         song.notes = tuple(_notes(request, result, song, self.settings.max_seconds))
         return song
 

@@ -13,17 +13,16 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from separator.audio import StemWriter, open_audio
 from separator.errors import AudioError
-from separator.web.overview import BANDS, Overview, overview
+from separator.web.overview import BANDS, Block, Overview, overview
 
 _BLOCK = 1 << 16
 
@@ -70,16 +69,24 @@ class Song:
     used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def draw(self) -> None:
-        """Read every track once, for its waveform and spectrogram."""
-        self.overviews = tuple(self._overview(track) for track in self.tracks)
+    def draw(self, check: Callable[[], None] = lambda: None) -> None:
+        """Read every track once, for its waveform and spectrogram.
 
-    def _overview(self, track: Track) -> Overview:
-        start = track.first / self.sample_rate
-        duration = self.samples / self.sample_rate
+        Args:
+            check: Called before each block; what it raises ends the drawing.
+        """
+        self.overviews = tuple(
+            overview(self.blocks(track, check), self.samples, self.sample_rate)
+            for track in self.tracks
+        )
+
+    def blocks(self, track: Track, check: Callable[[], None] = lambda: None) -> Iterator[Block]:
+        """Yield a track as it is heard, `(channels, time)` a block; `check` as in `draw`."""
+        start, duration = track.first / self.sample_rate, self.samples / self.sample_rate
         with open_audio(track.path, start=start, duration=duration) as reader:
-            blocks = (block * track.gain for block in reader.blocks(_BLOCK))
-            return overview(blocks, self.samples, self.sample_rate)
+            for block in reader.blocks(_BLOCK):
+                check()
+                yield block * track.gain
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the player needs to know, for JSON."""
@@ -108,7 +115,7 @@ class Song:
         scaled = np.clip(np.round(stacked * 32768), -32768, 32767)
         return scaled.transpose(0, 2, 1).astype("<i2").tobytes()
 
-    def _read(self, track: Track, start: int, count: int) -> npt.NDArray[np.float32]:
+    def _read(self, track: Track, start: int, count: int) -> Block:
         piece = np.zeros((self.channels, count), np.float32)
         if not count:
             return piece
@@ -170,7 +177,7 @@ def write_zip(path: Path, files: Sequence[tuple[str, Path]]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _for_two_ears(piece: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _for_two_ears(piece: Block) -> Block:
     """Fold more than two channels to left and right: those of even and of odd number."""
     if len(piece) <= 2:
         return piece

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from separator.errors import ConfigError
+from separator.times import seconds_of
 from separator.web import view
 from separator.web.catalog import summary
 from separator.web.jobs import Job, Queue
@@ -48,32 +47,14 @@ async def watch(queue: Queue, job: Job) -> AsyncIterator[str]:
             queue.cancel(job)
 
 
-def seconds_of(text: str, what: str) -> float | None:
-    """Read a time as people type it: seconds, or minutes and seconds with a colon.
-
-    Raises:
-        ConfigError: It is neither.
-
-    >>> seconds_of("1:30", "From"), seconds_of(" 12.5", "From"), seconds_of("", "To")
-    (90.0, 12.5, None)
-    """
-    text = text.strip()
-    if not text:
-        return None
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
-        raise ConfigError(f"{what} is '{text}'; write seconds (90) or minutes:seconds (1:30).")
-    parts = [float(part) for part in text.split(":")]
-    return math.fsum(part * 60**power for power, part in enumerate(reversed(parts)))
-
-
 def range_of(start: str, end: str) -> tuple[float, float | None]:
     """Read a range as start and duration in seconds.
 
     Raises:
         ConfigError: It can't be read, or ends before it begins.
     """
-    first = seconds_of(start, "From") or 0.0
-    last = seconds_of(end, "To")
+    first = seconds_of(start.strip() or None, "From") or 0.0
+    last = seconds_of(end.strip() or None, "To")
     if last is not None and last <= first:
         raise ConfigError(f"The range ends at {end.strip()}, before it begins ({start.strip()}).")
     return first, None if last is None else last - first

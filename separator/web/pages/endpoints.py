@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from separator.errors import AudioError
 from separator.web.catalog import place, size_of
 from separator.web.jobs import friendly
 from separator.web.pages.common import session, upload
@@ -27,8 +29,8 @@ def build(service: Service) -> None:
         start: float = 0.0,
         duration: float = 0.0,
         audio_format: str = "wav",
-    ) -> list[gr.FileData]:
-        """Separate a song and return a file for each stem, named after it.
+    ) -> dict[str, gr.FileData]:
+        """Separate a song and return the file of each stem under the stem's name.
 
         Args:
             song: an audio or video file.
@@ -39,10 +41,9 @@ def build(service: Service) -> None:
             duration: how much to separate, in seconds; 0 goes to the end.
             audio_format: wav, flac, mp3, ogg, opus or m4a.
         """
-        path = song["path"] if isinstance(song, dict) else song.path
         try:
             wanted = upload(
-                path,
+                _uploaded(service, song),
                 model=model or service.catalog.default() or "",
                 stems=tuple(stems),
                 residual=residual,
@@ -60,10 +61,8 @@ def build(service: Service) -> None:
             service.queue.cancel(job)
         if job.state != "done":
             raise gr.Error(job.error or "Cancelled.", print_exception=False)
-        return [
-            gr.FileData(path=str(track.path), orig_name=f"{track.name}{track.path.suffix}")
-            for track in job.result.tracks[1:]
-        ]
+        shared = service.share(job.result)
+        return {stem: gr.FileData(path=str(path)).model_dump() for stem, path in shared.items()}
 
     def models() -> list[dict[str, Any]]:
         """List the models: name, description, stems, licence, size in bytes, whether it is here."""
@@ -81,3 +80,15 @@ def build(service: Service) -> None:
 
     gr.api(separate, api_name="separate", concurrency_limit=None)
     gr.api(models, api_name="models")
+
+
+def _uploaded(service: Service, song: Any) -> str:
+    """Return the path of an upload.
+
+    Raises:
+        AudioError: It isn't one: what a program sends could name any file of this computer.
+    """
+    path = song.get("path") if isinstance(song, dict) else None
+    if not isinstance(path, str) or not service.is_upload(Path(path)):
+        raise AudioError("The song isn't an upload; pass it as handle_file('song.mp3').")
+    return path
