@@ -1,0 +1,161 @@
+"""Say how sure a score is, and whether two methods differ: over tracks, without distributions.
+
+Scores of songs are few, skewed and come in pairs (every method separates the same songs), so that
+confidence intervals come from resampled tracks and tests from paired differences. A score that is
+NaN, of a silent stem for example, or infinite is left out, as in museval.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Average = Literal["mean", "median"]
+
+_AVERAGES: dict[Average, Callable[..., Any]] = {"mean": np.mean, "median": np.median}
+_AT_ONCE = 2_000_000  # numbers that are drawn together, to bound the memory
+_EXACT = 13  # tracks up to which all signs are tried
+_FLIPS = 10_000
+
+
+class Interval(NamedTuple):
+    """Hold an average over tracks, and where it probably lies: `low` to `high`."""
+
+    value: float
+    low: float
+    high: float
+    tracks: int
+
+
+class Comparison(NamedTuple):
+    """Compare two methods on the same tracks.
+
+    Attributes:
+        difference: Of the first to the second, averaged over tracks, with its interval.
+        wins: Tracks on which the first is better; `losses` those on which it is worse.
+        wilcoxon: p of the signed-rank test: are differences as often and as much above as below?
+        permutation: p of the sign-flip test: is the mean difference as large by chance?
+    """
+
+    difference: Interval
+    wins: int
+    losses: int
+    wilcoxon: float
+    permutation: float
+
+
+def average(values: Sequence[float] | Floats, kind: Average) -> float:
+    """Average over tracks, NaN left out; NaN if nothing is left.
+
+    >>> average([1.0, 2.0, 9.0, float("nan")], "median")
+    2.0
+    """
+    known = _known(values)
+    return float(_AVERAGES[kind](known)) if known.size else float("nan")
+
+
+def bootstrap(
+    values: Sequence[float] | Floats,
+    kind: Average,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return an average with the percentile interval of its bootstrap distribution.
+
+    With fewer than two tracks the interval is NaN: one song says nothing about the next.
+
+    Args:
+        values: One score per track.
+        kind: What to average by.
+        level: Probability that the interval stands for.
+        resamples: Number of times that as many tracks are drawn anew, with replacement.
+        seed: Of the draws, so that the same scores give the same interval.
+
+    Reference: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    """
+    known = _known(values)
+    if known.size < 2:
+        return Interval(average(known, kind), float("nan"), float("nan"), known.size)
+    generator = np.random.default_rng(seed)
+    step = max(1, _AT_ONCE // known.size)
+    draws = (
+        generator.integers(known.size, size=(min(step, resamples - done), known.size))
+        for done in range(0, resamples, step)
+    )
+    averages = np.concatenate([_AVERAGES[kind](known[draw], axis=1) for draw in draws])
+    low, high = np.quantile(averages, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(average(known, kind), float(low), float(high), known.size)
+
+
+def compare(
+    first: Sequence[float],
+    second: Sequence[float],
+    kind: Average,
+    *,
+    better: Literal["higher", "lower"] = "higher",
+    seed: int = 0,
+) -> Comparison:
+    """Compare the scores of two methods on the same tracks, in the same order.
+
+    Tracks that lack one of the two scores are left out. Without any track left both p-values are
+    NaN.
+
+    Reference: Wilcoxon, "Individual comparisons by ranking methods", 1945; Demsar, "Statistical
+    comparisons of classifiers over multiple data sets", JMLR 7, 2006.
+    """
+    differences = _known(np.asarray(first, float) - np.asarray(second, float))
+    gains = differences if better == "higher" else -differences
+    return Comparison(
+        bootstrap(differences, kind, seed=seed),
+        int((gains > 0).sum()),
+        int((gains < 0).sum()),
+        _signed_ranks(differences),
+        _sign_flips(differences, seed) if differences.size else float("nan"),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for the number of tests, so that no single one is false too often.
+
+    Reference: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    known = [p for p in p_values if p == p]
+    corrected: dict[float, float] = {}
+    largest = 0.0
+    for rank, p in enumerate(sorted(known)):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        corrected.setdefault(p, largest)
+    return [corrected.get(p, p) for p in p_values]
+
+
+def _signed_ranks(differences: Floats) -> float:
+    from scipy.stats import wilcoxon
+
+    if not differences.size:
+        return float("nan")
+    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
+
+
+def _sign_flips(differences: Floats, seed: int) -> float:
+    """Return how often random signs make the mean as large: all of them for few tracks."""
+    count = differences.size
+    if count <= _EXACT:
+        signs = 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+    else:
+        generator = np.random.default_rng(seed)
+        signs = generator.choice([-1.0, 1.0], size=(_FLIPS, count))
+        signs[0] = 1.0  # what was observed is one of the possibilities
+    sums = np.abs(signs @ differences)
+    return float(np.mean(sums >= sums[0] * (1 - 1e-12)))
+
+
+def _known(values: Sequence[float] | Floats) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    return array[np.isfinite(array)]
