@@ -137,6 +137,20 @@ def demucs(network: str, parameters: dict[str, Any]) -> nn.Module:
     return classes[network](**arguments)
 
 
+def conv_tasnet(parameters: dict[str, Any]) -> nn.Module:
+    from torchaudio.models import ConvTasNet  # torchaudio 2.11.0
+
+    names = {
+        "features": "enc_num_feats",
+        "dim": "msk_num_feats",
+        "hidden": "msk_num_hidden_feats",
+        "layers": "msk_num_layers",
+        "stacks": "msk_num_stacks",
+    }
+    sizes = {theirs: parameters[ours] for ours, theirs in names.items()}
+    return ConvTasNet(len(parameters["stems"]), msk_activate="relu", **sizes)
+
+
 BUILDERS = {
     "bs_roformer": roformer,
     "mel_band_roformer": roformer,
@@ -144,6 +158,7 @@ BUILDERS = {
     "tfc_tdf": tfc_tdf,
     "open_unmix": open_unmix,
     "bsrnn": bsrnn,
+    "conv_tasnet": conv_tasnet,
     **{name: partial(demucs, name) for name in ("demucs", "hdemucs", "htdemucs")},
 }
 

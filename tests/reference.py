@@ -237,6 +237,27 @@ CASES = {
             "transformer_cross_first": True,
         },
     ),
+    "conv_tasnet": Case(
+        "conv_tasnet",
+        {
+            "stems": ["vocals", "other"],
+            "channels": 1,
+            "features": 32,
+            "dim": 16,
+            "hidden": 24,
+            "layers": 3,
+            "stacks": 2,
+        },
+    ),
+    "wave_unet": Case(
+        "wave_unet",
+        {
+            "stems": ["drums", "bass", "rest"],
+            "depth": 3,
+            "width": 6,
+            "learned_upsampling": True,
+        },
+    ),
 }
 
 

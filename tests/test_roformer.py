@@ -2,6 +2,7 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from separator.errors import ConfigError
 from separator.networks import build_network, layers
@@ -17,6 +18,11 @@ from separator.networks.layers import (
 )
 
 CASES = ["bs_roformer", "bs_roformer_mono", "mel_band_roformer"]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -76,7 +82,7 @@ def test_has_the_keys_and_shapes_of_the_public_checkpoints(network, stems, param
     assert reference.layout(built.state_dict()) == expected
 
 
-def with_masks_of_one(case: str) -> torch.nn.Module:
+def with_masks_of_one(case: str) -> nn.Module:
     """Replace the core by one that lets everything pass as the first stem."""
     network = reference.network(case)
     one = torch.tensor([1.0, 0.0])  # real and imaginary part
@@ -157,21 +163,33 @@ def test_unit_is_safe_at_zero_and_for_large_vectors():
 
 
 def test_norm_then_linear_is_both_in_turn():
-    norm, linear = RMSNorm(8), torch.nn.Linear(8, 5)
-    torch.nn.init.normal_(norm.gamma)
+    norm, linear = RMSNorm(8), nn.Linear(8, 5)
+    nn.init.normal_(norm.gamma)
     x = torch.randn(3, 8)
     expected = linear(F.rms_norm(x, (8,), norm.gamma))
     torch.testing.assert_close(norm.then(linear, unit(x)), expected)
     torch.testing.assert_close(linear(norm(x)), expected)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
 @pytest.mark.parametrize("length", [1, 37, 150])
-def test_attention_in_bfloat16_agrees_with_float32(length, monkeypatch):
+def test_attention_in_pieces_agrees_with_its_definition(length, dtype, tolerance, monkeypatch):
     monkeypatch.setattr(layers, "CACHED_SCORES", 2 * 37**2)  # so that there are several pieces
-    query, key, value = torch.randn(3, 2, 3, length, 8, dtype=torch.bfloat16)
-    expected = attend(query.float(), key.float(), value.float())
-    error = (attend(query, key, value).float() - expected).norm() / expected.norm()
-    assert error < 0.01
+    query, key, value = torch.randn(3, 2, 3, length, 8).to(dtype)
+    expected = (query.double() @ key.double().mT).softmax(-1) @ value.double()
+    with torch.inference_mode():
+        error = (attend(query, key, value) - expected).norm() / expected.norm()
+    assert error < tolerance
+
+
+def test_the_residual_stream_stays_exact_when_the_weights_are_bfloat16():
+    transformer = Transformer(16, heads=2, dim_head=8, depth=2).eval()
+    x = 1000 + torch.randn(3, 5, 16)  # bfloat16 would round this to multiples of 8
+    with torch.inference_mode():
+        expected = transformer(x)
+        rounded = transformer.to(torch.bfloat16)(x)
+    assert rounded.dtype == torch.float32
+    assert (rounded - expected).abs().max() < 0.1
 
 
 def test_attention_is_a_gated_softmax():
@@ -194,6 +212,22 @@ def test_feed_forward_applies_its_layers_in_turn():
     block = FeedForward(8)
     x = torch.randn(2, 3, 8)
     torch.testing.assert_close(block(x), block.net(x))
+
+
+def test_hidden_prefix_leaves_the_neighbours_their_keys():
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.core = nn.Linear(2, 2, bias=False)
+            self.filters = nn.Linear(2, 2, bias=False)
+            layers.hide_prefix(self, "core")
+
+    first, second = Network(), Network()
+    state = first.state_dict()
+    assert set(state) == {"weight", "filters.weight"}
+    second.load_state_dict(state)
+    assert torch.equal(second.core.weight, first.core.weight)
+    assert torch.equal(second.filters.weight, first.filters.weight)
 
 
 def test_pieces_of_the_cache_do_not_change_the_result(monkeypatch):

@@ -25,6 +25,8 @@ NETWORKS = {
     "demucs": "separator.networks.demucs:Demucs",
     "hdemucs": "separator.networks.hdemucs:HDemucs",
     "htdemucs": "separator.networks.htdemucs:HTDemucs",
+    "conv_tasnet": "separator.networks.conv_tasnet:ConvTasNet",
+    "wave_unet": "separator.networks.wave_unet:WaveUNet",
 }
 
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 #: enough to stay in its cache, and enough to keep the matrix products efficient.
 CACHED_FEATURES = 2**19
 CACHED_SCORES = 2**20
+#: Up to this length plain attention is faster than the fused kernel in float32, too.
+SHORT_SEQUENCE = 256
 
 
 class RMSNorm(nn.Module):
@@ -34,12 +36,11 @@ class RMSNorm(nn.Module):
         return unit(x) * (self.gamma * self.scale)
 
     def then(self, linear: nn.Linear, units: Tensor) -> Tensor:
-        """Return `linear(norm(x))` given `unit(x)`, in the type of the weights.
+        """Return `linear(norm(x))` given `unit(x)`.
 
         The gain joins the weight: that is smaller than the features, which save a pass.
         """
-        weight = linear.weight * (self.gamma * self.scale)
-        return F.linear(units.to(weight.dtype), weight, linear.bias)
+        return F.linear(units, linear.weight * (self.gamma * self.scale), linear.bias)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -77,26 +78,34 @@ class RotaryEmbedding(nn.Module):
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Multiply neighbouring features of `(..., dim)`, as complex numbers, by `(..., dim / 2)`."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    turned = torch.view_as_real(pairs * rotation).flatten(-2)
-    return turned.to(x.dtype, memory_format=torch.contiguous_format)
+    exact = x.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    torch.view_as_complex(exact.unflatten(-1, (-1, 2))).mul_(rotation)
+    return exact.to(x.dtype)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """Return `softmax(query @ key.T) @ value` over `(sequences, heads, length, dim_head)`.
-
-    The fused kernel that torch has for processors gains nothing from bfloat16, and its gradient
-    is several times slower than that of two plain products.
-    """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+    """Return `softmax(query @ key.T) @ value` over `(sequences, heads, length, dim_head)`."""
+    if not _plain_is_faster(query):
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
     at_once = max(1, CACHED_SCORES // query.shape[2] ** 2)
     pieces = [x.flatten(0, 1).split(at_once) for x in (query, key, value)]
     out = []
     for q, k, v in zip(*pieces, strict=True):
-        weights = torch.softmax(q @ k.mT, dim=-1, dtype=torch.float32).to(v.dtype)
+        weights = torch.softmax(q @ k.mT, dim=-1)
         out.append(F.dropout(weights, dropout) @ v)
     return torch.cat(out).view(query.shape)
+
+
+def _plain_is_faster(query: Tensor) -> bool:
+    """Tell where two batched products beat the fused kernel, which saves memory elsewhere.
+
+    On processors that gains nothing from bfloat16, its gradient there takes several times as
+    long, and short sequences don't pay for its blocks.
+    """
+    if query.device.type != "cpu":
+        return False
+    short = query.shape[2] <= SHORT_SEQUENCE and not torch.is_grad_enabled()
+    return short or query.dtype == torch.bfloat16
 
 
 class Attention(nn.Module):
@@ -116,7 +125,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (without the residual) of `(sequences, length, dim)`."""
-        units = unit(x)
+        units = unit(x.to(self.to_qkv.weight.dtype))
         qkv = self.norm.then(self.to_qkv, units).unflatten(-1, (3, self.heads, -1))
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, sequences, heads, length, dim_head)
         query, key = rotate(qkv[:2], self.rotations(x.shape[1]))
@@ -149,7 +158,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (without the residual) of `(..., dim)`."""
         norm, linear = cast(RMSNorm, self.net[0]), cast(nn.Linear, self.net[1])
-        update: Tensor = self.net[2:](norm.then(linear, unit(x)))
+        update: Tensor = self.net[2:](norm.then(linear, unit(x.to(linear.weight.dtype))))
         return update
 
 
@@ -213,14 +222,16 @@ def hide_prefix(module: nn.Module, inner: str) -> None:
 
     A network keeps everything with weights in `core`, the files of its authors know no `core.`.
     """
+    others = tuple(f"{name}." for name, _ in module.named_children() if name != inner)
 
     def save(_: nn.Module, state: dict[str, Any], prefix: str, *_args: Any) -> None:
         for key in [key for key in state if key.startswith(f"{prefix}{inner}.")]:
             state[prefix + key.removeprefix(f"{prefix}{inner}.")] = state.pop(key)
 
     def load(_: nn.Module, state: dict[str, Any], prefix: str, *_args: Any) -> None:
-        for key in [key for key in state if key.startswith(prefix)]:
-            state[f"{prefix}{inner}.{key.removeprefix(prefix)}"] = state.pop(key)
+        own = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
+        for key in [key for key in own if not key.startswith(others)]:
+            state[f"{prefix}{inner}.{key}"] = state.pop(prefix + key)
 
     module.register_state_dict_post_hook(save)
     module.register_load_state_dict_pre_hook(load)
