@@ -4,28 +4,28 @@
 file --read_state--> {parameter: tensor} --load_state--> network
 ```
 - `safetensors`: tensors and nothing else.
-- `msst`: `.ckpt`, `.pt` and `.pth` files of Music-Source-Separation-Training and relatives. They
-  are pickles, which could run any code when read; here tensors, plain containers and numpy
-  numbers are let through, and a file that asks for anything else is refused.
+- `msst`: `.ckpt`, `.pt` and `.pth` files of Music-Source-Separation-Training, of SCNet's own
+  program and of relatives: pickles, see `separator.pickles`.
+- `demucs`: `.th` files of Demucs, quantised ones too, and its safetensors of 2026; see
+  `separator.packages`.
+- `torchaudio`: its pipelines' files of hybrid Demucs, which name the parameters otherwise.
+- `open_unmix`: one stem's network of Open-Unmix.
+- `bandit`: Lightning checkpoints of Bandit, both versions.
 """
 
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from separator.errors import ModelError
+from separator.pickles import read_pickle
 
 State = dict[str, Tensor]
 
-#: Where training programs put the parameters inside their checkpoints.
-_WRAPPERS = ("model_state_dict", "state_dict", "state")
+#: Where training programs put the parameters inside their checkpoints, the best ones first.
+_WRAPPERS = ("best_state", "model_state_dict", "state_dict", "state")
 #: What wrapping a network adds in front of every key.
 _PREFIXES = ("module.", "model.")
 #: Parts of keys that give away graphs which look like a supported one, and are not.
@@ -36,38 +36,44 @@ _VARIANTS = {
     "static_alpha": "a variant with hyper-connections",
     "pope_embed": "a variant with PoPE positions",
     "to_qkv.bias": "a variant with shared biases",
+    "pos_embed_f": "a variant of SCNet with masks",
 }
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-#: Training programs store scores as numpy numbers; these names are all that such a number needs.
-_ALLOWED: list[Any] = [
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-]
 
 
-def read_state(path: Path, format: str) -> State:
+def read_state(path: Path, format: str, stems: Sequence[str] = ()) -> State:
     """Read the parameters in a weights file; their type is left as stored.
 
     Args:
         path: the file.
-        format: "safetensors" or "msst".
+        format: one of `FORMATS`.
+        stems: of the model; files of one stem are named by it.
 
     Raises:
         ModelError: the file is damaged, asks for code to be run, or holds no parameters.
+        ConfigError: a Demucs file's arguments ask for something that isn't supported.
     """
     try:
-        data = _read_safetensors(path) if format == "safetensors" else _read_torch(path)
+        state = FORMATS[format](path)
     except OSError as error:
         raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
-    state = _unwrap(data)
     problem = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
     if problem is not None or not state:
         found = f"'{problem}' is a {type(state[problem]).__name__}" if problem else "it is empty"
         raise ModelError(f"'{path}' holds no plain set of parameters ({found}).")
     _refuse_variants(state, path)
-    return state
+    return name_target(state, stems[0]) if format == "open_unmix" and stems else state
+
+
+def name_target(state: Mapping[str, Tensor], stem: str) -> State:
+    """Give the parameters of one of Open-Unmix' files the names that they have beside others.
+
+    >>> list(name_target({"fc1.weight": 0, "stft.window": 0, "sample_rate": 0}, "vocals"))
+    ['target_models.vocals.fc1.weight']
+    """
+    derived = ("sample_rate", "stft.window", "transform.0.window")  # in files of 2019
+    return {
+        f"target_models.{stem}.{key}": value for key, value in state.items() if key not in derived
+    }
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
@@ -117,39 +123,47 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise ModelError(f"'{path}' is damaged or not a safetensors file ({error}).") from error
 
 
-def _read_torch(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
-    if not is_zip:
-        _require_old_torch_file(path)
+def _read_torch(path: Path) -> dict[str, Any]:
+    return _unwrap(read_pickle(path))
+
+
+def _read_demucs(path: Path) -> dict[str, Any]:
+    from separator.packages import read_package
+
+    return read_package(path).state
+
+
+def _read_torchaudio(path: Path) -> dict[str, Any]:
+    from separator.networks.demucs_formats import from_torchaudio
+
+    return _translated(path, from_torchaudio)
+
+
+def _read_bandit(path: Path) -> dict[str, Any]:
+    from separator.networks.bandit import from_bandit
+
+    return _translated(path, from_bandit)
+
+
+def _translated(path: Path, translate: Callable[[State], State]) -> State:
+    state = _read_torch(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged or hostile pickle can end in any of them
-        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise ModelError(
-                f"'{path}' asks to run '{asked[1]}' when it is read, and was refused. Get the "
-                "weights as .safetensors, or as a file that holds parameters only."
-            ) from None
-        reason = " ".join(str(error).split())[:120]
+        return translate(state)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(
-            f"'{path}' is damaged or not a PyTorch checkpoint ({type(error).__name__}: {reason}). "
-            "Download it again."
+            f"'{path}' lacks the keys of its format ({type(error).__name__}: {error})."
         ) from error
 
 
-def _require_old_torch_file(path: Path) -> None:
-    """Refuse, before unpickling, what can't be a checkpoint: a web page, a cut zip file."""
-    with path.open("rb") as file:
-        start = file.read(24)
-    if start.startswith(b"PK"):
-        raise ModelError(f"'{path}' is cut short. Download it again.")
-    if not start.startswith(b"\x80\x02"):  # pickle protocol 2, which torch.save writes
-        raise ModelError(
-            f"'{path}' is not a PyTorch checkpoint: it begins with {start!r}. Download it again."
-        )
+#: How files become parameters under the names used here.
+FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "safetensors": lambda path: _unwrap(_read_safetensors(path)),
+    "msst": _read_torch,
+    "demucs": _read_demucs,
+    "torchaudio": _read_torchaudio,
+    "open_unmix": _read_torch,
+    "bandit": _read_bandit,
+}
 
 
 def _unwrap(data: Any) -> dict[str, Any]:

@@ -69,6 +69,11 @@ _FIXED: dict[str, Any] = {
 }
 
 
+def known_kwargs(network: str) -> set[str]:
+    """Return the names of the arguments of demucs' class, whether they matter here or not."""
+    return {*NAMES[network], *_DROPPED, *_FIXED}
+
+
 def from_demucs_kwargs(network: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hyper-parameters of our network that demucs builds with these arguments.
 
@@ -82,8 +87,7 @@ def from_demucs_kwargs(network: str, kwargs: Mapping[str, Any]) -> dict[str, Any
     >>> from_demucs_kwargs("hdemucs", {"sources": ["drums"], "channels": 48, "rescale": 0.1})
     {'stems': ['drums'], 'hidden_channels': 48}
     """
-    names = NAMES[network]
-    known = {*names, *_DROPPED, *_FIXED}
+    names, known = NAMES[network], known_kwargs(network)
     hyperparameters: dict[str, Any] = {"segment": 10.0} if network == "htdemucs" else {}
     for key, value in kwargs.items():
         if key in names:
