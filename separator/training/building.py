@@ -1,0 +1,105 @@
+"""Make the network that a recipe describes, ready to be trained."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from separator.cards import Card
+from separator.checkpoints import load_state, read_state
+from separator.errors import ConfigError
+from separator.networks import build_network
+from separator.training.lora import add_lora
+from separator.training.recipe import Recipe
+from separator.zoo import find_card, weights_path
+
+
+def bare_network(recipe: Recipe) -> nn.Module:
+    """Build the network of a recipe with random weights, on torch's default device.
+
+    Raises:
+        ModelError: there is no network of this name.
+        ConfigError: a hyper-parameter is unknown, missing or has an impossible value.
+    """
+    return build_network(
+        recipe.network,
+        stems=recipe.stems,
+        sample_rate=recipe.sample_rate,
+        channels=recipe.channels,
+        **recipe.parameters,
+    )
+
+
+def initial_network(recipe: Recipe, *, fresh: bool = True) -> nn.Module:
+    """Build the network of a recipe with the weights that training starts from.
+
+    Args:
+        recipe: says which.
+        fresh: load the weights that the recipe starts from; otherwise a checkpoint follows.
+
+    Raises:
+        ModelError: unknown network, or weights that are missing or don't fit.
+        ConfigError: a hyper-parameter or a parameter's name that isn't there.
+    """
+    torch.manual_seed(recipe.seed)
+    network = bare_network(recipe)
+    if recipe.start is not None and fresh:
+        card = find_card(recipe.start)
+        assert isinstance(card, Card)  # as the recipe has checked
+        load_state(network, read_state(weights_path(card), card.weights.format), where=card.name)
+    scale_parameters(network, recipe.initial_scale)
+    if recipe.lora is not None:
+        add_lora(network, recipe.lora)
+    return network
+
+
+def scale_parameters(network: nn.Module, factors: dict[str, float]) -> None:
+    """Multiply the parameters whose names contain a key.
+
+    Masks that start small start near silence, which random masks of full size are worse than: the
+    quickest way from there would be to shut the gates, which then let no gradient through.
+
+    Raises:
+        ConfigError: a key is part of no name.
+    """
+    named = dict(network.named_parameters())
+    for part, factor in factors.items():
+        found = [parameter for name, parameter in named.items() if part in name]
+        if not found:
+            raise ConfigError(f"'initial_scale': no parameter's name contains '{part}'.")
+        with torch.no_grad():
+            for parameter in found:
+                parameter.mul_(factor)
+
+
+def checkpoint_activations(network: nn.Module) -> None:
+    """Let the repeated blocks of a network forget what they compute until it is needed again.
+
+    Raises:
+        ConfigError: the network repeats nothing that could be computed twice.
+    """
+    blocks = list(_blocks(network, inside=False))
+    if not blocks:
+        raise ConfigError(
+            f"{type(network).__name__} has no repeated blocks; 'checkpointing' must be false."
+        )
+    for block in blocks:
+        recomputed: Any = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = recomputed
+
+
+def _blocks(module: nn.Module, inside: bool) -> Iterator[nn.Module]:
+    """Yield the outermost modules in lists that can be computed twice.
+
+    Batch normalisation can't: it would count every batch twice.
+    """
+    container = isinstance(module, nn.ModuleList | nn.ModuleDict)
+    if inside and not container:
+        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+            yield module
+        return
+    for child in module.children():
+        yield from _blocks(child, inside or container)

@@ -1,0 +1,231 @@
+"""What accompanies a training run: checkpoints, reports, samples to listen to."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from separator.errors import SeparatorError
+from separator.stft import STFT
+from separator.training.task import Task
+from separator.training.validation import excerpt
+
+LAST = "last.ckpt"
+_ASK_EVERY = 10  # steps between questions whether another process was asked to stop
+_FLOOR_DB = -80.0  # of spectrograms in the log
+
+
+class Stopped(SeparatorError):
+    """Raise after a checkpoint was written because the program was asked to stop."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.signal = step, signal.Signals(number)
+        super().__init__(f"Stopped at step {step} by {self.signal.name}; everything is saved.")
+
+
+class Saver(Callback):
+    """Write the last checkpoint every so many updates, at the end, and when asked to stop.
+
+    SIGTERM and SIGINT end the run after the step that they come in. A checkpoint is written under
+    another name first: an interrupted write leaves the one before.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.path = folder / LAST
+        self.every = every
+        self.asked = 0  # the signal
+        self._saved = 0
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to signals, in place of Lightning, which would end a step in its middle."""
+        self._saved = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Listen no longer."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:  # a second one doesn't wait
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.asked = number
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time, after an update.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
+        step = trainer.global_step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        stop = self._asked_anywhere(trainer, step)
+        if stop or step % self.every == 0:
+            self.save(trainer)
+        if stop:
+            raise Stopped(step, stop)
+
+    def _asked_anywhere(self, trainer: Trainer, step: int) -> int:
+        """Return the signal that came, to whichever process; all of them must agree."""
+        if trainer.world_size == 1:
+            return self.asked
+        if step % _ASK_EVERY:
+            return 0
+        asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(asked, reduce_op="max"))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint, unless this step's is there."""
+        if self._saved == trainer.global_step:
+            return
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.path)
+        trainer.strategy.barrier()
+        self._saved = trainer.global_step
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell how a run goes.
+
+    Attributes:
+        step: updates so far, of `steps`.
+        metrics: means since the last report, or scores after a validation; "loss" and "sdr/..."
+        speed: audio-seconds per second, of all processes; 0 after a validation.
+        waiting: share of the time in which the network waited for data.
+    """
+
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    speed: float = 0.0
+    waiting: float = 0.0
+
+
+@dataclass
+class Reporter(Callback):
+    """Call `report` every so many updates, and after validations, in the first process."""
+
+    report: Callable[[Report], None]
+    every: int
+    _losses: list[Tensor] = field(default_factory=list)
+    _began: float = 0.0
+    _ended: float = 0.0
+    _waited: float = 0.0
+    _audio: float = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._restart()
+
+    def _restart(self) -> None:
+        self._began = self._ended = time.perf_counter()
+        self._waited = self._audio = 0.0
+        self._losses.clear()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int
+    ) -> None:
+        """Count the time since the batch before, in which data was loaded."""
+        self._waited += time.perf_counter() - self._ended
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        """Count the batch, and report where it is time."""
+        seconds = batch.shape[-1] / pl_module.recipe.sample_rate
+        self._audio += len(batch) * seconds * trainer.world_size
+        self._losses.append(outputs["loss"].detach())
+        done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if done and trainer.global_step % self.every == 0:
+            # The mean waits for the device: only now may the clock be read.
+            loss = torch.stack(self._losses).mean().item() * trainer.accumulate_grad_batches
+            spent = time.perf_counter() - self._began
+            metrics = {"loss": loss}
+            speed, waiting = self._audio / spent, self._waited / spent
+            pl_module.log("speed", speed)
+            pl_module.log("waiting", waiting)
+            self._tell(
+                trainer, Report(trainer.global_step, trainer.max_steps, metrics, speed, waiting)
+            )
+            self._restart()
+        self._ended = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the scores."""
+        scores = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("sdr/")
+        }
+        if scores and not trainer.sanity_checking:
+            self._tell(trainer, Report(trainer.global_step, trainer.max_steps, scores))
+        self._restart()
+
+    def _tell(self, trainer: Trainer, report: Report) -> None:
+        if trainer.is_global_zero:
+            self.report(report)
+
+
+class Samples(Callback):
+    """Log what the first track sounds and looks like after each validation."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write audio and spectrograms to every logger."""
+        assert isinstance(pl_module, Task)
+        if not (trainer.is_global_zero and pl_module.tracks):
+            return
+        with torch.no_grad():
+            signals = excerpt(
+                pl_module.tracks[0], pl_module.recipe.stems, pl_module.separate, self.seconds
+            )
+        rate, step = pl_module.recipe.sample_rate, trainer.global_step
+        for name, signal_ in signals.items():
+            picture = spectrogram_picture(signal_)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    audio = signal_.mean(0, keepdim=True)  # TensorBoard's audio is mono
+                    logger.experiment.add_audio(name, audio.clamp(-1, 1), step, rate)
+                    logger.experiment.add_image(name, picture, step)
+                elif isinstance(logger, WandbLogger):
+                    logger.log_audio(name, [signal_.T.numpy()], step, sample_rate=[rate])
+                    logger.log_image(name, [picture[0].numpy()], step)
+
+
+def spectrogram_picture(signal_: Tensor, height: int = 256) -> Tensor:
+    """Return a grey picture of a signal `(channels, time)`: `(1, height, frames)` in [0, 1].
+
+    Low frequencies are at the bottom; white is the loudest point, black 80 dB below it.
+    """
+    n_fft = 2048
+    power = STFT(n_fft, n_fft // 4)(signal_[None])[0].abs().square().mean(0)  # (freq, frames)
+    power = power[: n_fft // 2].unflatten(0, (height, -1)).mean(1)
+    level = 10 * torch.log10(power / power.max().clamp_min(1e-20) + 10 ** (_FLOOR_DB / 10))
+    return (1 - level / _FLOOR_DB).clamp(0, 1).flip(0)[None]

@@ -1,0 +1,200 @@
+"""Train by a recipe, in a folder that holds everything about the run.
+
+runs/pocket/recipe.yaml      what was done, every option resolved
+            last.ckpt        where to go on
+            best/            the checkpoints with the highest SDR
+            events...        for TensorBoard
+            failed-....      the batch on which the loss wasn't finite, if that happened
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from separator.errors import ConfigError, ModelError
+from separator.schema import validate
+from separator.training.callbacks import LAST, Report, Reporter, Samples, Saver
+from separator.training.memory import is_out_of_memory, what_to_change
+from separator.training.recipe import Recipe
+from separator.training.task import RECIPE, SCORE, Task
+
+_PRECISIONS: dict[str, Any] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Say what became of a run.
+
+    Attributes:
+        step: updates that were made in all.
+        sdr: the last mean SDR over the stems in dB; None without validation.
+        folder: of the run.
+    """
+
+    step: int
+    sdr: float | None
+    folder: Path
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    until: int | None = None,
+    report: Callable[[Report], None] | None = None,
+) -> Result:
+    """Train, from the beginning or from where the run was left.
+
+    Args:
+        recipe: says everything.
+        folder: of the run.
+        resume: go on from the last checkpoint in the folder.
+        until: stop after this update; the recipe's `steps` unless given.
+        report: called every now and then, in the first process.
+
+    Raises:
+        ConfigError: there is a run in the folder already, or none to resume; a data set or a
+            hyper-parameter that can't be used.
+        ModelError: the loss isn't finite, or memory is too small.
+        Stopped: the run was asked to stop, and has saved everything.
+    """
+    last = folder / LAST
+    if last.exists() and not resume:
+        raise ConfigError(
+            f"There is a run in '{folder}' already. Go on with --resume, or choose another folder."
+        )
+    if resume and not last.exists():
+        raise ConfigError(f"There is nothing to resume: '{last}' doesn't exist.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, folder)
+    task = Task(recipe, folder, fresh=not resume)
+    trainer = _trainer(recipe, folder, until, report)
+    try:
+        with warnings.catch_warnings():
+            # Lightning's advice on loaders, folders and intervals, all of them chosen here
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            trainer.fit(task, ckpt_path=last if resume else None, weights_only=True)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(what_to_change(recipe, str(task.device))) from error
+    sdr = trainer.callback_metrics.get(SCORE)
+    return Result(trainer.global_step, None if sdr is None else float(sdr), folder)
+
+
+def _trainer(
+    recipe: Recipe, folder: Path, until: int | None, report: Callable[[Report], None] | None
+) -> Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    hardware = recipe.hardware
+    validates = recipe.validation is not None
+    interval = recipe.validation.every * recipe.accumulate if recipe.validation else None
+    return Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=hardware.strategy,
+        precision=_PRECISIONS[recipe.precision],
+        max_epochs=-1,
+        max_steps=min(until or recipe.steps, recipe.steps),
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip,
+        val_check_interval=interval,
+        check_val_every_n_epoch=None,
+        limit_val_batches=None if validates else 0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=recipe.log.every,
+        logger=_loggers(recipe, folder),
+        callbacks=_callbacks(recipe, folder, report),
+        default_root_dir=folder,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _callbacks(recipe: Recipe, folder: Path, report: Callable[[Report], None] | None) -> list[Any]:
+    callbacks: list[Any] = [Saver(folder, recipe.save.every)]
+    if report is not None:
+        callbacks.append(Reporter(report, recipe.log.every))
+    if recipe.validation is None:
+        return callbacks
+    if recipe.validation.excerpt:
+        callbacks.append(Samples(recipe.validation.excerpt))
+    if recipe.patience:
+        callbacks.append(EarlyStopping(SCORE, mode="max", patience=recipe.patience))
+    if recipe.save.best:
+        best = ModelCheckpoint(
+            folder / "best",
+            "step-{step}-sdr-{" + SCORE + ":.3f}",
+            monitor=SCORE,
+            mode="max",
+            save_top_k=recipe.save.best,
+            auto_insert_metric_name=False,
+        )
+        callbacks.append(best)
+    return callbacks
+
+
+def _loggers(recipe: Recipe, folder: Path) -> list[Logger]:
+    loggers: list[Logger] = []
+    if recipe.log.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="", version=""))
+    if recipe.log.wandb is not None:
+        try:
+            loggers.append(WandbLogger(folder.name, folder, project=recipe.log.wandb))
+        except ModuleNotFoundError as error:
+            raise ConfigError("'log.wandb' needs the package wandb: pip install wandb.") from error
+    return loggers
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe where people look for it."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours; it holds tensors and plain values, and nothing is run.
+
+    Raises:
+        ModelError: the file can't be read, or isn't a checkpoint of a training run.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
+    except Exception as error:  # a damaged file can end in any of them
+        raise ModelError(
+            f"'{path}' is damaged or no checkpoint ({type(error).__name__})."
+        ) from error
+    if not isinstance(state, dict) or RECIPE not in state:
+        raise ModelError(f"'{path}' is no checkpoint of a training run: it holds no recipe.")
+    return state
+
+
+def saved_recipe(path: Path) -> Recipe:
+    """Return the recipe that a checkpoint was trained by.
+
+    Raises:
+        ModelError: it isn't a checkpoint of a training run.
+        ConfigError: the recipe isn't valid any more.
+    """
+    return validate(Recipe, read_checkpoint(path)[RECIPE], path.name)
