@@ -7,7 +7,7 @@ from torch import Tensor
 
 from separator.errors import AudioError
 
-_CHUNK = 2**20  # samples of a channel that are held in double precision at once
+_CHUNK = 2**16  # samples of a channel: in double precision, a processor's cache holds them
 
 
 def check_pair(references: Tensor, estimates: Tensor) -> None:
@@ -33,9 +33,9 @@ def check_mixture(mixture: Tensor, references: Tensor) -> None:
     """Refuse a mixture `(channels, time)` that doesn't belong to `(stems, channels, time)`.
 
     Raises:
-        AudioError: for another shape, or samples that are not finite
+        AudioError: for another or an empty shape, or samples that are not finite
     """
-    if mixture.ndim != 2 or mixture.shape != references.shape[1:]:
+    if mixture.ndim != 2 or mixture.shape != references.shape[1:] or 0 in references.shape:
         raise AudioError(
             f"A mixture of shape {tuple(mixture.shape)} doesn't belong to references of shape "
             f"{tuple(references.shape)}; it must be their (channels, time)."
@@ -54,7 +54,7 @@ def check_finite(name: str, signals: Tensor) -> None:
 
 
 def chunks(*signals: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield pieces `(..., up to 2**20)` of signals of one length, in float64."""
+    """Yield pieces `(..., up to 2**16)` of signals of one length, in float64."""
     for start in range(0, signals[0].shape[-1], _CHUNK):
         yield tuple(x.detach()[..., start : start + _CHUNK].double() for x in signals)
 

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from separator.evaluation.bss_eval import BSSEval, bss_eval
 from separator.evaluation.checks import check_mixture, check_pair, silent
+from separator.evaluation.embeddings import Embedding, embedding_distance
+from separator.evaluation.log_wmse import log_wmse
 from separator.evaluation.ratios import frame_median, sdr_improvement, si_sdr, usdr
+from separator.evaluation.spectral import (
+    BleedlessFullness,
+    bleedless_fullness,
+    l1_freq,
+    multi_resolution_stft,
+)
 
 #: What measures frames: `bss_eval`, or another implementation of it with the same arguments.
 Engine = Callable[..., BSSEval]
@@ -57,6 +65,11 @@ class Comparison:
             self.references, self.estimates, window=self.sample_rate, hop=self.sample_rate
         )
 
+    @cached_property
+    def mel(self) -> BleedlessFullness:
+        """What mel bands have too much and too little of, twice `(stems,)`."""
+        return bleedless_fullness(self.references, self.estimates, self.sample_rate)
+
     def reasons(self, scores: Tensor) -> tuple[str, ...]:
         """Say why scores `(stems,)` are NaN; an empty text stands where they are not."""
         states = zip(
@@ -65,17 +78,19 @@ class Comparison:
             silent(self.estimates).tolist(),
             strict=True,
         )
-        return tuple(_reason(*state) for state in states)
+        return tuple(
+            self._reason(reference, estimate) if missing else ""
+            for missing, reference, estimate in states
+        )
 
-
-def _reason(missing: bool, silent_reference: bool, silent_estimate: bool) -> str:
-    if not missing:
-        return ""
-    if silent_reference:
-        return "the reference is silent"
-    if silent_estimate:
-        return "the estimate is silent"
-    return "no frame has a finite ratio: in each a stem is silent or its estimate is perfect"
+    def _reason(self, silent_reference: bool, silent_estimate: bool) -> str:
+        if not bool(self.mixture.any()):
+            return "the mixture is silent"
+        if silent_reference:
+            return "the reference is silent"
+        if silent_estimate:
+            return "the estimate is silent"
+        return "no frame has a finite ratio: in each a stem is silent or its estimate is perfect"
 
 
 @dataclass(frozen=True)
@@ -102,14 +117,35 @@ METRICS: dict[str, Metric] = {
         lambda c: frame_median(c.frames.sdr),
         "dB",
         True,
-        "BSSEval v4 SDR: median over frames of 1 s (then over songs)",
+        "BSSEval v4 SDR: median over frames of 1 s, then over songs",
+    ),
+    "cisr": Metric(
+        "cISR",
+        lambda c: frame_median(c.frames.isr),
+        "dB",
+        True,
+        "BSSEval v4 ISR (against spatial and filtering errors): medians as for cSDR",
+    ),
+    "csir": Metric(
+        "cSIR",
+        lambda c: frame_median(c.frames.sir),
+        "dB",
+        True,
+        "BSSEval v4 SIR (against other stems): medians as for cSDR",
+    ),
+    "csar": Metric(
+        "cSAR",
+        lambda c: frame_median(c.frames.sar),
+        "dB",
+        True,
+        "BSSEval v4 SAR (against artifacts): medians as for cSDR",
     ),
     "usdr": Metric(
         "uSDR",
         lambda c: usdr(c.references, c.estimates),
         "dB",
         True,
-        "SDR over a whole song, as in the MDX and SDX challenges (then mean over songs)",
+        "SDR over a whole song as in the MDX and SDX challenges, then mean over songs",
     ),
     "sdri": Metric(
         "SDRi",
@@ -125,4 +161,50 @@ METRICS: dict[str, Metric] = {
         True,
         "SDR over a whole song with the reference scaled to fit the estimate",
     ),
+    "log_wmse": Metric(
+        "log-WMSE",
+        lambda c: log_wmse(c.references, c.estimates, c.mixture, c.sample_rate),
+        "",
+        True,
+        "-4 ln of the error's power as heard, relative to the mixture's; scores silence too",
+    ),
+    "l1_freq": Metric(
+        "L1 frequency",
+        lambda c: l1_freq(c.references, c.estimates),
+        "%",
+        True,
+        "100 / (1 + 10 mean difference of magnitudes); depends on the level",
+    ),
+    "mr_stft": Metric(
+        "MR-STFT",
+        lambda c: multi_resolution_stft(c.references, c.estimates),
+        "",
+        False,
+        "spectral convergence + mean log difference of magnitudes, 5 resolutions",
+    ),
+    "bleedless": Metric(
+        "bleedless",
+        lambda c: c.mel.bleedless,
+        "%",
+        True,
+        "100 / (1 + mean dB by which mel bands exceed the reference's)",
+    ),
+    "fullness": Metric(
+        "fullness",
+        lambda c: c.mel.fullness,
+        "%",
+        True,
+        "100 / (1 + mean dB by which mel bands fall short of the reference's)",
+    ),
 }
+
+
+def embedding_metric(embedding: Embedding) -> Metric:
+    """Make a metric of the distance of a user's embeddings, to stand beside `METRICS`."""
+    return Metric(
+        f"{embedding.name} MSE",
+        lambda c: embedding_distance(c.references, c.estimates, embedding, c.sample_rate),
+        "",
+        False,
+        f"mean squared distance of {embedding.name} embeddings",
+    )
