@@ -1,9 +1,11 @@
 """Songs with their stems: the data sets of the field behind one interface.
 
-dataset = open_dataset("musdb18hq", split="test")
+```
+dataset = open_dataset("data/musdb18hq", split="test")
 for track in dataset.tracks:
-    mixture = track.mixture()                      # (channels, time), float32
-    vocals = track.read("vocals", 44100, 8 * 44100)
+    mixture = track.mixture()                          # (channels, time), float32
+    vocals = track.read("vocals", 44100, 8 * 44100)    # eight seconds from the second one on
+```
 """
 
 from separator.datasets.dataset import Dataset, from_musdb, open_dataset, scan_dataset

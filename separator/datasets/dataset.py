@@ -1,7 +1,9 @@
 """Opening a data set: find its songs, look at every file once, refuse what can't be used.
 
+```
 folder ──> songs of the split ──> facts of their files ──> checks ──> tracks
            (layouts, splits)      (index, remembered)      (scan)     and problems
+```
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from typing import Any
 
 from separator.datasets import scan
 from separator.datasets.index import Facts, Index, index_path
-from separator.datasets.layouts import FOUR_STEMS, KINDS, Layout, find_kind
+from separator.datasets.layouts import FOUR_STEMS, KINDS, find_kind
 from separator.datasets.problems import DatasetError, Problem
 from separator.datasets.songs import Place, Song
 from separator.datasets.splits import SPLITS, is_wanted, parse_split, split_of
 from separator.datasets.tracks import MIXTURE, LoadedAudio, Track
+from separator.errors import AudioError
 
 # Above these residuals (dB) the stems of a song don't make up its mixture: 16-bit rounding of a
 # quiet song lies below the first, the errors of AAC at 256 kb/s below the second.
@@ -78,7 +81,8 @@ def open_dataset(
         stems: What is read of each song; the kind's usual stems where absent. "other" is
             whatever no other stem claims, "instrumental" all but the vocals.
         allow_partial: Leave songs out that have errors.
-        check_sum: Decode everything, and warn of stems that don't sum to their mixture.
+        check_sum: Decode everything: every sample is finite, and stems that don't sum to their
+            mixture get a warning.
         index: File in which facts about the files are remembered; in the cache where absent.
 
     Raises:
@@ -89,7 +93,9 @@ def open_dataset(
     bad = list(dict.fromkeys(problem.track for problem in dataset.errors))
     if bad and not (allow_partial and dataset.tracks):
         ending = (
-            "No song is left." if allow_partial else "Mend them, or go on without (allow partial)."
+            "No song is left."
+            if allow_partial
+            else "Mend them, or go on without (--allow-partial)."
         )
         raise DatasetError(
             f"{len(bad)} of {len(bad) + len(dataset)} songs in '{path}' can't be used, first "
@@ -118,10 +124,10 @@ def scan_dataset(
     songs, has_splits = _songs(root, kind, split)
     selection = scan.select(layout, songs, stems)
     known = Index(index or index_path(root), root)
-    facts = known.facts(place for song in songs for place in scan.all_places(song))
+    facts = known.facts(place for song in songs for place in scan.used_places(song, selection))
     good, problems = _check(songs, facts, selection)
     if check_sum:
-        problems += _check_sums(good, facts, layout, known)
+        good = [song for song in good if _sums_up(song, facts, selection, known, problems)]
     known.save()
     tracks = tuple(scan.build(song, facts, selection) for song in good)
     odd = list(scan.unlike(tracks, layout))
@@ -140,21 +146,21 @@ def scan_dataset(
     )
 
 
-def from_musdb(
-    tracks: Iterable[Any], split: str = "test", stems: Sequence[str] | None = None
-) -> Dataset:
-    """Wrap tracks of the package `musdb`: objects with `name`, `rate`, `audio` and `targets`.
+def from_musdb(tracks: Iterable[Any], stems: Sequence[str] | None = None) -> Dataset:
+    """Wrap tracks of the package `musdb`, such as a `musdb.DB`, which loads them when read.
 
-    Audio is loaded when it is read, whole.
+    A track is an object with `name`, `rate` (Hz), `audio` (time, channels), `targets` (a mapping
+    of names to objects with `audio`) and `subset` ("train" or "test").
 
     Raises:
         ConfigError: There are no tracks, or a track lacks a stem.
     """
     names = tuple(FOUR_STEMS if stems is None else stems)
-    wrapped = tuple(_wrap(track, names) for track in tracks)
-    if not wrapped:
+    tracks = list(tracks)
+    if not tracks:
         raise DatasetError("There are no tracks; check the root folder given to `musdb.DB`.")
-    return Dataset("musdb", split, wrapped, names)
+    split = "+".join(sorted({track.subset for track in tracks}))
+    return Dataset("musdb", split, tuple(_wrap(track, names) for track in tracks), names)
 
 
 def _wrap(track: Any, stems: tuple[str, ...]) -> Track:
@@ -212,8 +218,8 @@ def _check(
     checks: tuple[Callable[[Song], Iterable[Problem]], ...] = (
         lambda song: song.problems,
         lambda song: scan.missing(song, selection),
-        lambda song: scan.damaged(song, facts, selection.layout),
-        lambda song: scan.uneven(song, facts, selection.layout),
+        lambda song: scan.damaged(song, facts, selection),
+        lambda song: scan.uneven(song, facts, selection),
     )
     good, problems = [], []
     for song in songs:
@@ -225,19 +231,25 @@ def _check(
     return good, problems
 
 
-def _check_sums(
-    songs: Iterable[Song], facts: dict[Place, Facts], layout: Layout, index: Index
-) -> list[Problem]:
-    problems = []
-    for song in songs:
-        if not song.mixture:
-            continue
-        places = scan.all_places(song)
-        level = index.residual(places, partial(scan.residual_db, song, facts, layout))
-        lossless = all(facts[place].lossless for place in places)
-        limit = _LOSSLESS_RESIDUAL_DB if lossless else _LOSSY_RESIDUAL_DB
-        if level > limit:
-            what = f"the mixture minus its stems is at {level:.1f} dB"
-            advice = "Stems may be missing, or processed after mixing; scores suffer from it."
-            problems.append(Problem(song.name, what, f"{limit:.0f} dB or less", advice, "warning"))
-    return problems
+def _sums_up(
+    song: Song,
+    facts: dict[Place, Facts],
+    selection: scan.Selection,
+    known: Index,
+    problems: list[Problem],
+) -> bool:
+    """Decode a song, add what is wrong with it to `problems`, and tell whether it can be used."""
+    places = scan.used_places(song, selection)
+    try:
+        level = known.residual(places, partial(scan.residual_db, song, facts, selection))
+    except AudioError as error:
+        what, advice = str(error).rstrip("."), "Fetch or export it anew."
+        problems.append(Problem(song.name, what, "a whole audio file", advice))
+        return False
+    lossless = all(facts[place].lossless for place in places)
+    limit = _LOSSLESS_RESIDUAL_DB if lossless else _LOSSY_RESIDUAL_DB
+    if level > limit:
+        what = f"the mixture minus its stems is at {level:.1f} dB"
+        advice = "Stems may be missing, or processed after mixing; scores suffer from it."
+        problems.append(Problem(song.name, what, f"{limit:.0f} dB or less", advice, "warning"))
+    return True

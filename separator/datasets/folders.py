@@ -1,10 +1,13 @@
 """Data sets whose folders and file names say it all.
 
+```
 musdb18      test/SONG.stem.mp4           streams: mixture, drums, bass, other, vocals
 musdb18hq    test/SONG/vocals.wav ...     and mixture.wav
-dnr          tt/1002/speech.wav, music.wav, sfx.wav, mix.wav     (v3: test/..., mixture.wav)
-folder       SONG/piano.flac              any names, any splits
+dnr          tt/1002/speech.wav, music.wav, sfx.wav, mix.wav
+             audio/test/1002/speech.flac ..., mixture.flac       version 3
+folder       SONG/piano.flac              any names, with or without splits
              SONG/guitar/left.wav, right.wav                     these two are summed
+```
 """
 
 from __future__ import annotations

@@ -16,12 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from separator.audio import open_audio
+import soundfile
+
+from separator.audio import AudioInfo, open_audio
 from separator.audio.tempfiles import temporary_path
 from separator.datasets.songs import Place
 from separator.errors import AudioError
 
 _VERSION = 1
+_DIRECT = ("wav", "flac")
 _TAIL = 0.1  # seconds at the end that are decoded to see whether a file is whole
 
 
@@ -33,6 +36,7 @@ class Facts:
         samples: How many can be read.
         streams: How many audio streams the file has.
         lossless: Whether the codec keeps every sample.
+        direct: Whether libsndfile can read it, which finds a position many times faster.
         error: Why the file can't be used.
     """
 
@@ -41,6 +45,7 @@ class Facts:
     samples: int = 0
     streams: int = 0
     lossless: bool = True
+    direct: bool = False
     error: str | None = None
 
 
@@ -61,13 +66,24 @@ def _examine(place: Place) -> Facts:
             pass
         if reader.truncation:
             return Facts(error=f"'{place.path}' {reader.truncation.message}.")
+    samples = round(start * info.sample_rate) + reader.samples_read
     return Facts(
         sample_rate=info.sample_rate,
         channels=info.channels,
-        samples=round(start * info.sample_rate) + reader.samples_read,
+        samples=samples,
         streams=info.streams,
         lossless=info.bit_depth is not None,
+        direct=info.container in _DIRECT and _same_to_libsndfile(info, samples),
     )
+
+
+def _same_to_libsndfile(info: AudioInfo, samples: int) -> bool:
+    try:
+        found = soundfile.info(bytes(info.path))
+    except soundfile.LibsndfileError:
+        return False
+    wanted = (info.sample_rate, info.channels, samples)
+    return (found.samplerate, found.channels, found.frames) == wanted
 
 
 class Index:
@@ -93,8 +109,9 @@ class Index:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for place, facts in zip(new, pool.map(examine, new), strict=True):
                 known[place] = facts
-                self._files[self._key(place)] = {"stamp": stamps[place], **asdict(facts)}
-                self._changed = True
+                if not facts.error:  # which may pass without a change of the file
+                    self._files[self._key(place)] = {"stamp": stamps[place], **asdict(facts)}
+                    self._changed = True
         return {place: facts for place, facts in known.items() if facts is not None}
 
     def residual(self, places: Iterable[Place], measure: Callable[[], float]) -> float:

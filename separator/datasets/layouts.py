@@ -34,6 +34,7 @@ class Layout:
         streams: Audio streams that each file must have.
         listed: Whether MUSDB18's official list of songs for validation applies.
         ordered: Whether the order of the stems means something; that of singers doesn't.
+        extras: Other parts that may lie beside the stems.
         aliases: Other names of parts, on disk and in requests.
     """
 
@@ -45,6 +46,7 @@ class Layout:
     streams: int = 1
     listed: bool = False
     ordered: bool = True
+    extras: frozenset[str] = frozenset()
     aliases: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,6 +77,7 @@ KINDS: dict[str, Layout] = {
         folders.find_folders,
         "tt/1002/speech.wav",
         ("speech", "music", "effects"),
+        extras=frozenset(("sfx_fg", "sfx_bg")),
         aliases={"sfx": "effects", "fx": "effects"},
     ),
     "slakh2100": Layout(
@@ -125,7 +128,8 @@ def _detect(root: Path) -> str:
         layout = KINDS[kind]
         for song in songs:
             names = {layout.aliases.get(name, name) for name in song.parts}
-            if song.mixture and song.split and names == set(layout.stems):
+            whole = names - layout.extras == set(layout.stems)
+            if song.mixture and song.split and whole:
                 return kind
     return "folder"
 

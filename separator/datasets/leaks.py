@@ -15,7 +15,7 @@ from separator.errors import ConfigError
 _FAMILIES = {
     "musdb18": r"musdb(?:18)?(?:[- ]?hq)?",
     "moisesdb": r"moises[- ]?db",
-    "dnr": r"dnr|divide[- ]and[- ]remaster",
+    "dnr": r"dnr(?:[- ]?v?\d)?|divide[- ]and[- ]remaster",
     "slakh2100": r"slakh(?:2100)?",
     "medleyvox": r"medley[- ]?(?:vox|db)",
 }
@@ -92,7 +92,7 @@ def leak_check(card: Described, dataset: Dataset, split: str | None = None) -> N
     if not dataset.has_splits and "test" in wanted:
         wanted = frozenset(SPLITS)  # all songs are read then
     family = "medleyvox" if dataset.kind.startswith("medleyvox") else dataset.kind
-    family = "musdb18" if dataset.kind.startswith("musdb18") else family
+    family = "musdb18" if dataset.kind.startswith("musdb") else family
     seen = trained_on(card.training_data).get(family, frozenset()) & wanted
     here = dataset.path is not None and str(dataset.path) in card.training_data
     if seen or here:

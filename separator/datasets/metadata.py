@@ -1,8 +1,10 @@
 """Data sets whose metadata say which file is which.
 
+```
 moisesdb     PROVIDER/ID/data.json, PROVIDER/ID/vocals/FILE.wav ...
 slakh2100    test/Track01876/metadata.yaml, stems/S00.flac ..., mix.flac
 medleyvox    duet/SONG/SEGMENT/gt/*.wav, mix/*.wav; likewise unison/ and rest/
+```
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ def _moisesdb_song(folder: Path, data: dict[str, Any]) -> Song:
         paths = (folder / name / f"{file['id']}.{file['extension']}" for file in stem["tracks"])
         key = name.lower().replace(" ", "_")
         parts[key] = parts.get(key, ()) + tuple(Place(path) for path in paths)
-    title = f"{data['artist']} - {data['song']}" if "song" in data else folder.name
-    return Song(title, None, parts)
+    title = " - ".join(data[key] for key in ("artist", "song") if data.get(key))
+    return Song(title or folder.name, None, parts)
 
 
 def slakh_folders(root: Path) -> list[tuple[str | None, Path]]:
@@ -76,7 +78,7 @@ def _slakh_song(folder: Path, split: str | None, stems: dict[str, Any]) -> Song:
     parts: dict[str, tuple[Place, ...]] = {}
     for name, stem in stems.items():
         if stem.get("audio_rendered", True):
-            instrument = "drums" if stem["is_drum"] else stem["inst_class"]
+            instrument = "drums" if stem.get("is_drum") else stem["inst_class"]
             key = instrument.lower().replace(" ", "_")
             path = files.get(name, folder / "stems" / f"{name}.flac")
             parts[key] = (*parts.get(key, ()), Place(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,7 +67,13 @@ def select(layout: Layout, songs: Sequence[Song], stems: Sequence[str] | None) -
         return Selection(layout, layout.stems)
     counts = Counter(name for song in songs for name in song.parts)
     common = (name for name, count in counts.items() if 2 * count > len(songs))
-    return Selection(layout, tuple(sorted(common)))
+    selection = Selection(layout, tuple(sorted(common)))
+    if not selection.stems:
+        raise ConfigError(
+            f"Most of the {len(songs)} songs, first '{songs[0].name}', have no stem in common; "
+            f"name the stems alike in each, as in {layout.example}."
+        )
+    return selection
 
 
 def normalized(song: Song, layout: Layout) -> Song:
@@ -76,27 +82,23 @@ def normalized(song: Song, layout: Layout) -> Song:
     return Song(song.name, song.split, parts, song.mixture, song.problems)
 
 
-def all_places(song: Song) -> list[Place]:
-    """Return every audio stream of a song, the mixture first."""
-    return list(dict.fromkeys([*song.mixture, *_joined(song.parts, frozenset())]))
-
-
-def mixture_places(song: Song, layout: Layout) -> tuple[Place, ...]:
-    """Return the parts that make up the mixture."""
-    if layout.absent == "error" and layout.stems:
-        return tuple(place for stem in layout.stems for place in song.parts.get(stem, ()))
-    return _joined(song.parts, _SUMS) or _joined(song.parts, frozenset())
+def used_places(song: Song, selection: Selection) -> list[Place]:
+    """Return every audio stream of a song that is read, the mixture first."""
+    stems = (place for places in selection.places(song).values() for place in places or ())
+    return list(dict.fromkeys([*song.mixture, *_summed(song, selection.layout), *stems]))
 
 
 def missing(song: Song, selection: Selection) -> Iterator[Problem]:
     """Yield a problem for each stem that the song ought to have."""
     layout = selection.layout
     if layout.absent == "own" and len(song.parts) < 2:
-        yield Problem(song.name, f"{len(song.parts)} stems", "two or more", "Leave the song out.")
+        yield Problem(
+            song.name, f"{len(song.parts)} stems", "two singers or more", "Leave the song out."
+        )
     if layout.absent != "error":
         return
     found = selection.places(song)
-    wanted = {selection.key(stem): stem for stem in found if found[stem] is None}
+    wanted = {selection.key(stem): stem for stem in found if not found[stem]}
     if not song.mixture:
         wanted |= {stem: stem for stem in layout.stems if stem not in song.parts}
     spare = {name: name for name in song.parts if name not in map(selection.key, found)}
@@ -106,28 +108,29 @@ def missing(song: Song, selection: Selection) -> Iterator[Problem]:
         yield Problem(song.name, f"no stem '{stem}'", _listed(song, selection), advice)
 
 
-def damaged(song: Song, facts: Mapping[Place, Facts], layout: Layout) -> Iterator[Problem]:
+def damaged(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Iterator[Problem]:
     """Yield a problem for each file that can't be read, or is of another kind."""
-    for place in all_places(song):
+    streams = selection.layout.streams
+    for place in used_places(song, selection):
         fact = facts[place]
         if fact.error:
             advice = "Fetch or export it anew."
             yield Problem(song.name, fact.error.rstrip("."), "a whole audio file", advice)
-        elif layout.streams not in (1, fact.streams):
+        elif streams not in (1, fact.streams):
             what = f"{place.path.name} has {fact.streams} audio streams"
-            yield Problem(song.name, what, f"{layout.streams}", "Fetch it again, or convert it.")
+            yield Problem(song.name, what, f"{streams}", "Fetch it again, or convert it.")
             return
 
 
-def uneven(song: Song, facts: Mapping[Place, Facts], layout: Layout) -> Iterator[Problem]:
+def uneven(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Iterator[Problem]:
     """Yield a problem for each property in which the files of a song differ."""
     properties = [("sample_rate", "Hz", "Convert it to that rate.")]
-    if layout.uniform:
+    if selection.layout.uniform:
         properties += [
             ("channels", "channels", "Convert it to that number."),
             ("samples", "samples", "Cut or extend it; stems must be aligned from the start."),
         ]
-    places = all_places(song)
+    places = used_places(song, selection)
     for name, unit, advice in properties:
         values = {place: getattr(facts[place], name) for place in places}
         usual = Counter(values.values()).most_common(1)[0][0]
@@ -142,7 +145,7 @@ def uneven(song: Song, facts: Mapping[Place, Facts], layout: Layout) -> Iterator
 
 def build(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Track:
     """Return the track of a song that has no problems."""
-    mixture = song.mixture or mixture_places(song, selection.layout)
+    mixture = song.mixture or _summed(song, selection.layout)
     stems = {stem: places or () for stem, places in selection.places(song).items()}
     files = {
         name: tuple(_file(place, facts[place]) for place in places)
@@ -151,7 +154,7 @@ def build(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Tra
     return Track(
         name=song.name,
         sample_rate=facts[mixture[0]].sample_rate,
-        channels=max(facts[place].channels for place in all_places(song)),
+        channels=max(facts[place].channels for place in used_places(song, selection)),
         samples=max(facts[place].samples for place in mixture),
         stems=tuple(stems),
         files=files,
@@ -173,16 +176,25 @@ def unlike(tracks: Iterable[Track], layout: Layout) -> Iterator[Problem]:
                 yield Problem(track.name, f"{value} {unit}", expected, advice)
 
 
-def residual_db(song: Song, facts: Mapping[Place, Facts], layout: Layout) -> float:
-    """Return the energy of the mixture minus its stems against the mixture's; at least -200 dB."""
-    track = build(song, facts, Selection(layout, ()))
-    summed = tuple(_file(place, facts[place]) for place in mixture_places(song, layout))
-    both = Track(**{**vars(track), "files": {**track.files, "sum": summed}})
-    error = energy = 1e-20
-    for mixture, stems in zip(both.blocks(MIXTURE), both.blocks("sum"), strict=True):
+def residual_db(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> float:
+    """Return the energy of the mixture minus its stems against the mixture's, -200 to 200 dB."""
+    track = build(song, facts, selection)
+    summed = tuple(_file(place, facts[place]) for place in _summed(song, selection.layout))
+    track = replace(track, files={MIXTURE: track.files[MIXTURE], "sum": summed})
+    error = energy = 0.0
+    for mixture, stems in zip(track.blocks(MIXTURE), track.blocks("sum"), strict=True):
         error += float(np.square(mixture - stems, dtype=np.float64).sum())
         energy += float(np.square(mixture, dtype=np.float64).sum())
-    return max(-200.0, 10 * float(np.log10(error / energy)))
+    if error <= 1e-20 * energy:
+        return -200.0
+    return 10 * float(np.log10(error / max(energy, 1e-20 * error)))
+
+
+def _summed(song: Song, layout: Layout) -> tuple[Place, ...]:
+    """Return the files that make up the mixture."""
+    if layout.absent == "error" and layout.stems:
+        return tuple(place for stem in layout.stems for place in song.parts.get(stem, ()))
+    return _joined(song.parts, _SUMS) or _joined(song.parts, frozenset())
 
 
 def _joined(parts: Mapping[str, tuple[Place, ...]], without: frozenset[str]) -> tuple[Place, ...]:
@@ -190,7 +202,14 @@ def _joined(parts: Mapping[str, tuple[Place, ...]], without: frozenset[str]) -> 
 
 
 def _file(place: Place, facts: Facts) -> AudioFile:
-    return AudioFile(place.path, place.stream, facts.sample_rate, facts.channels, facts.samples)
+    return AudioFile(
+        path=place.path,
+        stream=place.stream,
+        sample_rate=facts.sample_rate,
+        channels=facts.channels,
+        samples=facts.samples,
+        direct=facts.direct,
+    )
 
 
 def _label(place: Place) -> str:

@@ -54,13 +54,14 @@ def audio_in(folder: Path) -> list[Path]:
 def split_folders(root: Path) -> Iterator[tuple[str | None, Path]]:
     """Yield the folders that hold songs, each with the split that its name stands for.
 
-    That is `root` itself, without a split, where none of its folders has such a name.
+    That is `root` itself where none of its folders (or of those in `audio`) has such a name.
     """
-    found = [path for path in folders_in(root) if path.name.lower() in FOLDERS]
-    for path in found:
-        yield FOLDERS[path.name.lower()], path
-    if not found:
-        yield FOLDERS.get(root.name.lower()), root
+    for folder in (root, root / "audio"):
+        inside = folders_in(folder) if folder.is_dir() else []
+        if found := [path for path in inside if path.name.lower() in FOLDERS]:
+            yield from ((FOLDERS[path.name.lower()], path) for path in found)
+            return
+    yield FOLDERS.get(root.name.lower()), root
 
 
 def song_folders(root: Path) -> Iterator[tuple[str | None, Path]]:
