@@ -16,11 +16,14 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from separator.errors import ConfigError, nearest
+from separator.schema import Strict
 
 Audio = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -44,24 +47,34 @@ def chunk_levels(audio: Audio, sample_rate: int) -> Audio:
     return np.sqrt(power / lengths).astype(np.float32)
 
 
-def active_windows(
-    levels: Audio, *, quantile: float = 0.15, floor: float = 1e-3, share: float = 0.5
-) -> Integers:
+class Activity(Strict):
+    """Say what counts as silence.
+
+    Attributes:
+        quantile: A chunk sounds if it is louder than this share of the stem's chunks,
+        floor: and louder than this RMS amplitude.
+        share: A window sounds if more than this share of its chunks do.
+    """
+
+    quantile: Annotated[float, Field(ge=0, le=1)] = 0.15
+    floor: Annotated[float, Field(ge=0)] = 1e-3
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+def active_windows(levels: Audio, activity: Activity) -> Integers:
     """Return the first chunks of those windows in which the stem sounds.
 
-    A chunk sounds if its level exceeds the `quantile` of the stem's levels and the `floor`; a
-    window of ten chunks, every five chunks, if more than a `share` of its chunks do. A stem
-    shorter than a window is one window.
+    There is a window of ten chunks every five chunks. A stem shorter than a window is one window.
 
     Reference: Luo and Yu (2022), Music source separation with band-split RNN, arXiv 2209.15174,
-    section IV-A: windows of 6 s with 50 % overlap, ten chunks each.
+    section IV-A: windows of 6 s with 50 % overlap, ten chunks each, and `Activity`'s defaults.
     """
     if not len(levels):
         return np.zeros(0, dtype=np.int64)
-    sounds = levels > max(float(np.quantile(levels, quantile)), floor)
+    sounds = levels > max(float(np.quantile(levels, activity.quantile)), activity.floor)
     starts = np.arange(0, max(len(levels) - WINDOW, 0) + 1, HOP)
     shares = np.array([sounds[start : start + WINDOW].mean() for start in starts])
-    return starts[shares > share]
+    return starts[shares > activity.share]
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,17 @@ class Recording:
         out = np.zeros((audio.shape[1], samples), dtype=np.float32)
         np.multiply(piece.T, np.float32(self.scale), out=out[:, : len(piece)], dtype=np.float32)
         return out
+
+
+def recording(audio: Audio, sample_rate: int, activity: Activity) -> Recording:
+    """Return a recording of `audio` (channels, time), kept in memory."""
+    starts = first_samples(chunk_levels(audio, sample_rate), sample_rate, activity)
+    return Recording(np.ascontiguousarray(audio.T), audio.shape[1], starts)
+
+
+def first_samples(levels: Audio, sample_rate: int, activity: Activity) -> Integers:
+    """Return where the active windows begin, in samples."""
+    return active_windows(levels, activity) * round(CHUNK * sample_rate)
 
 
 @functools.lru_cache(maxsize=4096)

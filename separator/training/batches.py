@@ -1,0 +1,86 @@
+"""A stream of batches that can be left and entered anywhere."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+
+class Source(Protocol):
+    """Give the batch of every position: `(batch, stems, channels, time)`."""
+
+    def __getitem__(self, position: int) -> Tensor:
+        """Return the batch; a pure function of the position."""
+
+
+class Batches:
+    """A stream of batches that can be left and entered anywhere.
+
+    An iteration ends with the epoch, the next one goes on behind it. `position` counts the batches
+    that were handed out since the run began.
+    """
+
+    def __init__(self, source: Source, steps_per_epoch: int, workers: int = 0) -> None:
+        self.source = source
+        self.steps_per_epoch = steps_per_epoch
+        self.position = 0
+        self._loader = None if workers == 0 else _loader(source, _Rest(self), workers)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are complete."""
+        return self.position // self.steps_per_epoch
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield what is left of the epoch; count a batch before it is used."""
+        batches: Iterable[Tensor] = self._loader or map(self.source.__getitem__, _Rest(self))
+        for batch in batches:
+            self.position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what is needed to go on."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where another stream, with the same options and seed, was left."""
+        self.position = state["position"]
+
+
+class _Rest:
+    """The positions from now to the end of the epoch, asked for when an iteration begins."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[int]:
+        start, steps = self.batches.position, self.batches.steps_per_epoch
+        return iter(range(start, (start // steps + 1) * steps))
+
+
+class _Items(Dataset[Tensor]):
+    """A source in the shape that workers know."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, position: int) -> Tensor:
+        return self.source[position]
+
+
+def _loader(source: Source, positions: Iterable[int], workers: int) -> Iterable[Tensor]:
+    return DataLoader(
+        _Items(source),
+        batch_size=None,
+        sampler=positions,
+        num_workers=workers,
+        persistent_workers=True,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # the loader draws a seed: not from everybody's generator
+    )
