@@ -18,7 +18,7 @@ from separator.networks import build_network
 
 DATA = Path(__file__).parent / "data"
 #: Parts of keys whose values belong to the architecture.
-CONSTANTS = ("window", "freq_weights", "rotary_embed", "sample_rate", "num_batches_tracked")
+CONSTANTS = ("window", "pqmf", "freq_weights", "rotary_embed", "sample_rate", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -256,6 +256,17 @@ CASES = {
             "depth": 3,
             "width": 6,
             "learned_upsampling": True,
+        },
+    ),
+    "resunet": Case(
+        "resunet",
+        {
+            "stems": ["vocals", "other"],
+            "n_fft": 512,
+            "hop_length": 128,
+            "subbands": 4,
+            "widths": [4, 6, 8],
+            "blocks": 2,
         },
     ),
 }

@@ -27,6 +27,7 @@ NETWORKS = {
     "htdemucs": "separator.networks.htdemucs:HTDemucs",
     "conv_tasnet": "separator.networks.conv_tasnet:ConvTasNet",
     "wave_unet": "separator.networks.wave_unet:WaveUNet",
+    "resunet": "separator.networks.resunet:ResUNet",
 }
 
 
