@@ -52,6 +52,7 @@ def write_stem_file(path: Path, hertz: list[float], seconds: float = 2.5, rate: 
 
 def write_moises(folder: Path, stems: dict[str, list[np.ndarray]], **data: str):
     """Write a song as MoisesDB lays it out."""
+    folder.mkdir(parents=True)
     description = {"stems": [], **data}
     for name, signals in stems.items():
         files = [{"id": f"{name}-{i}", "extension": "wav"} for i in range(len(signals))]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +137,14 @@ def test_impossible_pieces_are_refused(root):
             track.read("bass", start, samples)
 
 
+def test_data_sets_travel_to_other_processes(root):
+    write_song(root / "song")
+    dataset = open_dataset(root)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy == dataset
+    np.testing.assert_array_equal(copy.tracks[0].mixture(), dataset.tracks[0].mixture())
+
+
 # ---- stems: which files they mean
 
 
@@ -147,6 +156,14 @@ def test_derived_stems_are_what_others_leave(root):
     np.testing.assert_array_equal(track.read("Vocals"), signals["vocals"])
     rest = signals["drums"] + signals["bass"] + signals["other"]
     np.testing.assert_array_equal(track.read("instrumental"), rest)
+
+
+@pytest.mark.parametrize("name", ["instrumental", "accompaniment", "no_vocals"])
+def test_vocals_and_the_rest_make_up_a_song(root, name):
+    signals = write_song(root / "song", ("vocals", name), mixture=None)
+    (track,) = open_dataset(root, stems=["vocals", "instrumental"]).tracks
+    np.testing.assert_array_equal(track.mixture(), signals["vocals"] + signals[name])
+    np.testing.assert_array_equal(track.read("instrumental"), signals[name])
 
 
 def test_other_shrinks_with_the_stems_that_are_asked_for(root):

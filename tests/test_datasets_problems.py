@@ -182,6 +182,12 @@ def test_damaged_metadata_is_a_problem_of_one_song(root):
     assert "data.json" in dataset.problems[0].what
 
 
+def test_a_song_without_any_audio(root):
+    write_moises(root / "provider" / "id", {}, song="Song")
+    with pytest.raises(DatasetError, match="'Song': no audio"):
+        open_dataset(root)
+
+
 def test_a_file_that_metadata_name_but_nobody_has(root):
     write_moises(root / "provider" / "id", {"vocals": [noise(0), noise(1)]}, song="Song")
     (root / "provider" / "id" / "vocals" / "vocals-1.wav").unlink()

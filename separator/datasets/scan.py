@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +16,10 @@ from separator.datasets.songs import Place, Song
 from separator.datasets.tracks import MIXTURE, AudioFile, Track
 from separator.errors import ConfigError, nearest
 
-#: Stems that are summed where a song has no file of that name: all parts but the vocals.
-INSTRUMENTAL = ("instrumental", "accompaniment")
-#: Files that hold several stems; they are no part of a mixture that is summed.
-_SUMS = frozenset((*INSTRUMENTAL, "no_vocals", "karaoke", "linear_mixture"))
+#: Names for everything but the vocals, which is summed where a song has no such file.
+INSTRUMENTAL = ("instrumental", "accompaniment", "no_vocals")
+#: Files that hold what other files hold too.
+_SUMS = frozenset((*INSTRUMENTAL, "karaoke", "linear_mixture"))
 _NOT_OTHER = frozenset(("drums", "bass", "vocals"))
 _LOSSY_SLACK = 0.1  # seconds by which codecs disagree about the end
 
@@ -49,7 +50,7 @@ class Selection:
             claimed = _NOT_OTHER | {self.key(stem) for stem in self.stems} - {"other"}
             return _joined(parts, claimed | _SUMS) or None
         if key in INSTRUMENTAL and key not in parts and "vocals" in parts:
-            return _joined(parts, _SUMS | {"vocals"}) or None
+            return _joined(parts, {*parts} - _disjoint(parts) | {"vocals"}) or None
         return parts.get(key)
 
 
@@ -79,7 +80,7 @@ def select(layout: Layout, songs: Sequence[Song], stems: Sequence[str] | None) -
 def normalized(song: Song, layout: Layout) -> Song:
     """Return the song with the layout's names for its parts."""
     parts = {layout.aliases.get(name, name): files for name, files in song.parts.items()}
-    return Song(song.name, song.split, parts, song.mixture, song.problems)
+    return replace(song, parts=parts)
 
 
 def used_places(song: Song, selection: Selection) -> list[Place]:
@@ -95,6 +96,8 @@ def missing(song: Song, selection: Selection) -> Iterator[Problem]:
         yield Problem(
             song.name, f"{len(song.parts)} stems", "two singers or more", "Leave the song out."
         )
+    if not used_places(song, selection):
+        yield Problem(song.name, "no audio", "one stem or more", "Leave the song out.")
     if layout.absent != "error":
         return
     found = selection.places(song)
@@ -194,10 +197,18 @@ def _summed(song: Song, layout: Layout) -> tuple[Place, ...]:
     """Return the files that make up the mixture."""
     if layout.absent == "error" and layout.stems:
         return tuple(place for stem in layout.stems for place in song.parts.get(stem, ()))
-    return _joined(song.parts, _SUMS) or _joined(song.parts, frozenset())
+    return _joined(song.parts, {*song.parts} - _disjoint(song.parts))
 
 
-def _joined(parts: Mapping[str, tuple[Place, ...]], without: frozenset[str]) -> tuple[Place, ...]:
+def _disjoint(parts: Mapping[str, tuple[Place, ...]]) -> set[str]:
+    """Return the parts that don't overlap: all stems, or vocals and an instrumental."""
+    stems = parts.keys() - _SUMS
+    if stems - {"vocals"}:
+        return stems
+    return stems | set([name for name in INSTRUMENTAL if name in parts][:1]) or {*parts}
+
+
+def _joined(parts: Mapping[str, tuple[Place, ...]], without: AbstractSet[str]) -> tuple[Place, ...]:
     return tuple(place for name, files in parts.items() if name not in without for place in files)
 
 
