@@ -94,7 +94,7 @@ class Weights(Strict):
     urls: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = ()
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(gt=0)]
-    format: Literal["safetensors", "msst"]
+    format: Literal["safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit"]
 
     @model_validator(mode="after")
     def _one_place(self) -> "Weights":
@@ -184,6 +184,7 @@ class Card(Entry):
         overlap: fraction of a segment that it shares with the next, in [0, 1).
         normalization: "none", or "track": the whole track's mono mean is subtracted and its
             standard deviation divided out before the network, and both restored after.
+        recipe: where segments lie and how they are weighed, see `separator.segments`.
         latency: look-ahead in seconds, for models made for live use.
     """
 
@@ -192,6 +193,7 @@ class Card(Entry):
     segment: Seconds
     overlap: Overlap = 0.25
     normalization: Literal["none", "track"] = "none"
+    recipe: Literal["default", "demucs", "msst"] = "default"
     latency: Annotated[float, Field(ge=0)] | None = None
     weights: Weights
 

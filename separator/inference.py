@@ -3,15 +3,16 @@
     blocks ──> segments ──> batches ──> network ──> overlap-add ──> blocks
 
       segment 0  ▁▂▄▆█▆▄▂▁
-      segment 1       ▁▂▄▆█▆▄▂▁             weights, positive everywhere
-      last one             ▁▂▄▆█▆▄▂▁        moved back, so that it is full of audio
+      segment 1       ▁▂▄▆█▆▄▂▁
+      last one             ▁▂▄▆█▆▄▂▁        where it lies is the recipe's choice
                  ├────┤                     final as soon as segment 1 has been added
 
 The stream knows no architecture: whatever maps `(batch, channels, time)` to
 `(batch, stems, channels, time)` can run in it. Its memory does not grow with the length of the
-track. Blocks are float32 tensors `(channels, time)` of any size, an empty one included.
+track. Blocks are float32 tensors `(channels, time)` of any size, an empty one included. How a
+track is cut is told in `separator.segments`.
 
-Reference: Défossez et al. 2019, arXiv 1911.13254, section 5.4 (triangular weights, random shifts).
+Reference: Défossez et al. 2019, arXiv 1911.13254, section 5.4 (random shifts).
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from dataclasses import dataclass
 from itertools import tee
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from separator.errors import Cancelled, ConfigError, ModelError
+from separator.errors import Cancelled, ConfigError, ModelError, nearest
+from separator.segments import RECIPES, OverlapAdd, Segment, Tape, ValidLength
 
 Network = Callable[[Tensor], Tensor]
 
@@ -42,6 +43,7 @@ class Plan:
         batch_size: Segments that go through the network together, at least 1.
         shifts: Number of passes over differently placed segments, averaged; 0 and 1 mean one pass.
         seed: Seed of the placement, so that the same input gives the same bytes.
+        recipe: Where segments lie and how they are weighed, see `separator.segments`.
     """
 
     segment_samples: int
@@ -49,8 +51,14 @@ class Plan:
     batch_size: int = 1
     shifts: int = 0
     seed: int = 0
+    recipe: str = "default"
 
     def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise ConfigError(
+                f"Unknown recipe '{self.recipe}'; allowed: {', '.join(RECIPES)}."
+                f"{nearest(self.recipe, RECIPES)}"
+            )
         if self.segment_samples < 1:
             raise ConfigError(f"The segment has {self.segment_samples} samples; at least 1.")
         if not 0 <= self.overlap < 1:
@@ -61,11 +69,12 @@ class Plan:
             raise ConfigError(f"The batch size is {self.batch_size}; at least 1.")
         if self.shifts < 0:
             raise ConfigError(f"The number of shifts is {self.shifts}; it can't be negative.")
+        RECIPES[self.recipe].hop(self.segment_samples, self.overlap)  # refuses what it can't cut
 
     @property
     def hop_samples(self) -> int:
         """Distance between the starts of two segments, in samples."""
-        return max(1, round(self.segment_samples * (1 - self.overlap)))
+        return RECIPES[self.recipe].hop(self.segment_samples, self.overlap)
 
     @property
     def offsets(self) -> list[int]:
@@ -82,8 +91,8 @@ class Plan:
         """
         if samples == 0:
             return 0
-        hops = [max(0, offset + samples - self.segment_samples) for offset in self.offsets]
-        return sum(1 + math.ceil(rest / self.hop_samples) for rest in hops)
+        total, hop = RECIPES[self.recipe].total, self.hop_samples
+        return sum(total(offset + samples, self.segment_samples, hop) for offset in self.offsets)
 
 
 @dataclass(frozen=True)
@@ -126,9 +135,21 @@ class Monitor:
 
 
 def separate_stream(
-    blocks: Iterable[Tensor], network: Network, plan: Plan, monitor: Monitor | None = None
+    blocks: Iterable[Tensor],
+    network: Network,
+    plan: Plan,
+    monitor: Monitor | None = None,
+    valid_length: ValidLength = int,
 ) -> Iterator[Tensor]:
     """Separate a stream of blocks; yield blocks of estimates, together as long as the input.
+
+    Args:
+        blocks: Of the track.
+        network: Separates a batch of segments.
+        plan: How the track is cut.
+        monitor: Is told of progress, and may stop it.
+        valid_length: How many samples the network wants to see for a stretch of so many; the same
+            number unless given. Only the recipe `demucs` asks.
 
     Shape:
         - blocks: `(..., channels, time)`; leading axes are separated side by side.
@@ -139,7 +160,7 @@ def separate_stream(
     """
     monitor = monitor or Monitor()
     passes = [
-        _separate_once(copy, network, plan, offset, monitor)
+        _separate_once(_delay(copy, offset), offset, network, plan, monitor, valid_length)
         for copy, offset in zip(tee(blocks, len(plan.offsets)), plan.offsets, strict=True)
     ]
     if len(passes) == 1:
@@ -150,18 +171,23 @@ def separate_stream(
 
 
 def _separate_once(
-    blocks: Iterable[Tensor], network: Network, plan: Plan, offset: int, monitor: Monitor
+    blocks: Iterable[Tensor],
+    skip: int,
+    network: Network,
+    plan: Plan,
+    monitor: Monitor,
+    valid_length: ValidLength,
 ) -> Iterator[Tensor]:
-    """Run one pass, its segments `offset` samples early."""
-    shifted = _delay(blocks, offset)
-    overlap_add = OverlapAdd(plan.segment_samples)
-    skip = offset
-    for batch in _batches(cut_segments(shifted, plan), plan.batch_size):
+    """Run one pass, and leave out the first `skip` samples."""
+    overlap_add = OverlapAdd()
+    for batch in _batches(cut_segments(blocks, plan, valid_length), plan.batch_size):
         monitor.check()
-        segments = torch.stack([segment for _, segment in batch])  # (batch, ..., channels, time)
+        segments = torch.stack([segment.audio for segment in batch])
         estimates = _apply(network, segments)  # (batch, ..., stems, channels, time)
-        for (start, _), estimate in zip(batch, estimates, strict=True):
-            ready = overlap_add.add(start, estimate)
+        for segment, estimate in zip(batch, estimates, strict=True):
+            end = segment.context + len(segment.weights)
+            counted = estimate[..., segment.context : end]
+            ready = overlap_add.add(segment.start, counted, segment.weights)
             dropped = min(skip, ready.shape[-1])
             skip -= dropped
             yield ready[..., dropped:]
@@ -171,90 +197,19 @@ def _separate_once(
         yield rest[..., skip:]
 
 
+def cut_segments(
+    blocks: Iterable[Tensor], plan: Plan, valid_length: ValidLength = int
+) -> Iterator[Segment]:
+    """Cut a stream into overlapping segments by the plan's recipe."""
+    cut = RECIPES[plan.recipe].cut
+    yield from cut(Tape(blocks), plan.segment_samples, plan.hop_samples, valid_length)
+
+
 def _apply(network: Network, segments: Tensor) -> Tensor:
     """Fold every axis before the channels into the batch, and unfold it again."""
     lead, (channels, time) = segments.shape[:-2], segments.shape[-2:]
     estimates = network(segments.reshape(-1, channels, time))
     return estimates.reshape(*lead, *estimates.shape[1:])
-
-
-def cut_segments(blocks: Iterable[Tensor], plan: Plan) -> Iterator[tuple[int, Tensor]]:
-    """Cut a stream into overlapping segments; yield each with its start in samples.
-
-    The last segment ends where the stream ends: it overlaps more rather than being padded. A stream
-    shorter than a segment is one segment of its own length, an empty one is none.
-    """
-    size, hop = plan.segment_samples, plan.hop_samples
-    kept: list[Tensor] = []
-    first, held = 0, 0  # position of the first sample kept, number of samples kept
-    start = 0  # of the next segment
-    for piece in (piece for block in blocks for piece in torch.split(block, hop, dim=-1)):
-        kept.append(piece)
-        held += piece.shape[-1]
-        while start + size <= first + held:
-            buffer = torch.cat(kept, dim=-1)
-            yield start, buffer[..., start - first : start - first + size]
-            # What this segment covers is kept: the last one may be moved back into it.
-            kept, held = [buffer[..., start - first :]], first + held - start
-            first, start = start, start + hop
-    if held == 0:
-        return
-    buffer = torch.cat(kept, dim=-1)
-    end = first + held
-    covered = start - hop + size if start else 0
-    if covered < end:
-        last = max(0, end - size)
-        yield last, buffer[..., last - first :]
-
-
-class OverlapAdd:
-    """Add weighted segments and hand out what no later segment can change."""
-
-    def __init__(self, segment_samples: int) -> None:
-        self._weight = triangle(segment_samples)
-        self._start = 0
-        self._sum: Tensor | None = None  # (..., time)
-        self._total = torch.zeros(0)  # (time,): sum of the weights
-
-    def add(self, start: int, estimate: Tensor) -> Tensor:
-        """Add a segment that starts at sample `start`; return what lies before it, now final.
-
-        Starts never go back. Shape: estimate `(..., time)`, result `(..., ready)`.
-        """
-        if self._sum is None:
-            self._sum = estimate.new_zeros(*estimate.shape[:-1], 0)
-            self._total = estimate.new_zeros(0)
-        size = estimate.shape[-1]
-        weight = self._weight if size == len(self._weight) else triangle(size)
-        weight = self._weight = weight.to(estimate)
-        ready = self._take(start - self._start)
-        missing = size - self._sum.shape[-1]
-        self._sum = F.pad(self._sum, (0, missing))
-        self._total = F.pad(self._total, (0, missing))
-        self._sum += estimate * weight
-        self._total += weight
-        return ready
-
-    def finish(self) -> Tensor | None:
-        """Return all that is left; None where nothing was added."""
-        return None if self._sum is None else self._take(self._sum.shape[-1])
-
-    def _take(self, samples: int) -> Tensor:
-        assert self._sum is not None
-        ready = self._sum[..., :samples] / self._total[:samples]
-        self._sum, self._total = self._sum[..., samples:], self._total[samples:]
-        self._start += samples
-        return ready.cpu()
-
-
-def triangle(samples: int) -> Tensor:
-    """Return symmetric triangular weights `(samples,)` in (0, 1], positive everywhere.
-
-    >>> triangle(5)
-    tensor([0.3333, 0.6667, 1.0000, 0.6667, 0.3333])
-    """
-    ramp = torch.arange(1, samples + 1, dtype=torch.float32)
-    return torch.minimum(ramp, ramp.flip(0)) / math.ceil(samples / 2)
 
 
 def in_step(streams: Sequence[Iterable[Tensor]]) -> Iterator[list[Tensor]]:
@@ -308,13 +263,14 @@ def _delay(blocks: Iterable[Tensor], samples: int) -> Iterator[Tensor]:
         yield block
 
 
-def _batches(
-    segments: Iterable[tuple[int, Tensor]], size: int
-) -> Iterator[list[tuple[int, Tensor]]]:
+def _batches(segments: Iterable[Segment], size: int) -> Iterator[list[Segment]]:
     """Group segments of equal length."""
-    batch: list[tuple[int, Tensor]] = []
-    for start, segment in segments:
-        batch.append((start, segment))
+    batch: list[Segment] = []
+    for segment in segments:
+        if batch and segment.audio.shape != batch[0].audio.shape:
+            yield batch
+            batch = []
+        batch.append(segment)
         if len(batch) == size:
             yield batch
             batch = []

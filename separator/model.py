@@ -76,6 +76,7 @@ class Settings:
             self.batch_size,
             self.shifts,
             self.seed,
+            card.recipe,
         )
 
 
@@ -165,12 +166,19 @@ class Solo:
         self, blocks: Iterable[Tensor], monitor: Monitor, statistics: Statistics | None
     ) -> Iterator[Tensor]:
         """As in `Model`."""
+        separate = partial(
+            separate_stream,
+            network=self.runner,
+            plan=self.plan,
+            monitor=monitor,
+            valid_length=self.runner.valid_length,
+        )
         if not (self.normalized and statistics):
-            yield from separate_stream(blocks, self.runner, self.plan, monitor)
+            yield from separate(blocks)
             return
         mean, scale = statistics[0], statistics[1] + _EPSILON
         normal = ((block - mean) / scale for block in blocks)
-        for estimates in separate_stream(normal, self.runner, self.plan, monitor):
+        for estimates in separate(normal):
             yield estimates * scale + mean
 
 

@@ -53,6 +53,11 @@ class Runner:
         """Return a runner of the same weights for other stems, with notes and time of its own."""
         return Runner(self.network, self.device, self.precision, stems, self.augmentations)
 
+    def valid_length(self, samples: int) -> int:
+        """Return how many samples the network wants to see for a stretch of `samples`."""
+        wanted = getattr(self.network, "valid_length", None)
+        return samples if wanted is None else int(wanted(samples))
+
     @torch.inference_mode()
     def __call__(self, segments: Tensor) -> Tensor:
         """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`."""

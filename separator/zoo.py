@@ -160,7 +160,7 @@ def load_network(
 
     path = weights_path(card, offline=offline, progress=progress)
     network = build(card)
-    load_state(network, read_state(path, card.weights.format), where=card.name)
+    load_state(network, read_state(path, card.weights.format, card.stems), where=card.name)
     return network.eval()
 
 

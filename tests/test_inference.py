@@ -7,14 +7,12 @@ from torch import Tensor, nn
 from separator.errors import Cancelled, ConfigError, ModelError
 from separator.inference import (
     Monitor,
-    OverlapAdd,
     Plan,
     Progress,
     cut_segments,
     in_step,
     separate_stream,
     track_statistics,
-    triangle,
 )
 from separator.runner import Runner, pick_device, pick_precision
 
@@ -108,11 +106,11 @@ def test_segments_are_full_of_audio_and_counted(samples, overlap):
     mixture = torch.arange(samples, dtype=torch.float32)[None]
     cut = list(cut_segments(mixture.split(11, dim=-1), plan))
     assert len(cut) == plan.segments(samples)
-    for start, segment in cut:
-        assert segment.shape[-1] == min(SEGMENT, samples)
-        assert torch.equal(segment, mixture[:, start : start + SEGMENT])
-    assert cut[-1][0] + cut[-1][1].shape[-1] == samples
-    starts = [start for start, _ in cut]
+    for segment in cut:
+        assert segment.audio.shape[-1] == len(segment.weights) == min(SEGMENT, samples)
+        assert torch.equal(segment.audio, mixture[:, segment.start : segment.start + SEGMENT])
+    assert cut[-1].start + cut[-1].audio.shape[-1] == samples
+    starts = [segment.start for segment in cut]
     assert starts == sorted(set(starts))
 
 
@@ -131,21 +129,6 @@ def test_memory_of_the_stream_is_bounded():
         given += piece.shape[-1]
         assert pulled - given <= 2 * SEGMENT + 10
     assert given == 10_000
-
-
-@pytest.mark.parametrize("samples", [1, 2, 5, 8, 4097])
-def test_triangle_is_positive_and_symmetric(samples):
-    weights = triangle(samples)
-    assert weights.min() > 0
-    assert weights.max() == 1
-    assert torch.equal(weights, weights.flip(0))
-
-
-def test_overlap_add_hands_out_only_final_samples():
-    overlap_add = OverlapAdd(4)
-    assert overlap_add.add(0, torch.ones(1, 4)).shape == (1, 0)
-    assert torch.equal(overlap_add.add(2, torch.ones(1, 4)), torch.ones(1, 2))
-    assert torch.equal(overlap_add.finish(), torch.ones(1, 4))
 
 
 def test_progress_counts_segments():

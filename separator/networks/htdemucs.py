@@ -346,6 +346,10 @@ class HTDemucs(Hybrid):
         )
         self.segment_samples = 0 if segment is None else round(segment * sample_rate)
 
+    def valid_length(self, length: int) -> int:
+        """Return how many samples it wants to see for a stretch of `length`."""
+        return max(length, self.segment_samples)
+
     def lengthen(self, mixture: Tensor) -> Tensor:
         """Return the mixture, at least as long as a training example unless it is one."""
         missing = self.segment_samples - mixture.shape[-1]
