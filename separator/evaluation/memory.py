@@ -1,5 +1,6 @@
 """Measure how much memory something takes, and how long."""
 
+import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +52,8 @@ def _begin(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    with suppress(OSError, AttributeError):  # freed memory that is kept would hide what is taken
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         _RESET.write_text("5")  # Linux: the peak becomes what is taken now
     except OSError:

@@ -36,7 +36,7 @@ class Target:
             Empty where BSSEval wasn't asked for.
         scores: One number for the track, by key of the metric; NaN with a reason.
         excerpt: Where the worst frame can be heard: names of the files below the method's folder,
-            by "reference" and "estimate", and the "time" in seconds.
+            by "reference" and "estimate", its "time" in seconds and its "sdr".
     """
 
     name: str

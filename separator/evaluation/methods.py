@@ -1,0 +1,278 @@
+"""What is evaluated: models, folders of estimates, oracles and the mixture itself.
+
+A method is plain data until it is asked for estimates, so that it can be sent to other processes;
+a model loads its network there, once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from separator.audio import AUDIO_EXTENSIONS, open_audio
+from separator.cards import AnyCard
+from separator.errors import AudioError, ConfigError, nearest
+from separator.evaluation.memory import Usage, measured
+from separator.evaluation.oracles import ORACLES
+from separator.evaluation.results import Kind, safe_name
+from separator.members import resolve
+
+if TYPE_CHECKING:
+    from separator.api import Separator
+
+MIXTURE = "mixture"
+_TEXTS = {"description", "licence", "note", "training_data", "source", "scores"}  # of a card
+
+
+@dataclass(frozen=True, eq=False)
+class Song:
+    """A track in memory.
+
+    Attributes:
+        name: Of the track.
+        split: Of the data set; also a folder's name.
+        stems: Names of the references.
+        references: The true stems, `(stems, channels, time)`.
+        mixture: `(channels, time)`.
+        sample_rate: Hz.
+    """
+
+    name: str
+    split: str
+    stems: tuple[str, ...]
+    references: Tensor
+    mixture: Tensor
+    sample_rate: int
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.mixture.shape[-1] / self.sample_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """What a method gives: stems `(channels, time)` by name, and what that took, if anything."""
+
+    stems: Mapping[str, Tensor]
+    usage: Usage | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Method(Protocol):
+    """Give estimates of a song's stems."""
+
+    @property
+    def name(self) -> str:
+        """Name in tables, unlike every other method's."""
+
+    @property
+    def kind(self) -> Kind:
+        """Where the estimates come from."""
+
+    def identity(self, track: str, split: str) -> object:
+        """Return plain data that changes with everything that decides the estimates."""
+
+    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+        """Return the estimates.
+
+        Raises:
+            SeparatorError: There are none; says why.
+        """
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Know the true stems: an upper bound of a kind of model, or the mixture, a lower one.
+
+    `oracle` is a key of `separator.evaluation.oracles.ORACLES`.
+    """
+
+    oracle: str
+
+    @property
+    def name(self) -> str:
+        """As in `Method`."""
+        return self.oracle if self.oracle == MIXTURE else f"oracle-{self.oracle}"
+
+    @property
+    def kind(self) -> Kind:
+        """As in `Method`."""
+        return "mixture" if self.oracle == MIXTURE else "oracle"
+
+    def identity(self, track: str, split: str) -> object:
+        """As in `Method`."""
+        return ORACLES[self.oracle].definition
+
+    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+        """As in `Method`."""
+        estimates = ORACLES[self.oracle](song.mixture, song.references)
+        return Estimates(dict(zip(song.stems, estimates, strict=True)))
+
+
+@dataclass(frozen=True)
+class Model:
+    """Separate with a model or an ensemble.
+
+    Attributes:
+        card: Of the model.
+        settings: Keyword arguments of `Separator`.
+    """
+
+    card: AnyCard
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    kind: Kind = "model"
+
+    @property
+    def name(self) -> str:
+        """As in `Method`."""
+        return self.card.name
+
+    @cached_property
+    def separator(self) -> Separator:
+        """The networks, in memory."""
+        from separator.api import Separator
+
+        return Separator(self.card, **self.settings)
+
+    def identity(self, track: str, split: str) -> object:
+        """As in `Method`: all cards below the model's, with the checksums of their weights."""
+        cards = [self.card, *resolve(self.card).models]
+        dumps = [card.model_dump(mode="json", exclude=_TEXTS) for card in cards]
+        offline = {"offline"}
+        return [dumps, {k: v for k, v in sorted(self.settings.items()) if k not in offline}]
+
+    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+        """As in `Method`; memory counts the weights too."""
+        separator = self.separator
+        with measured(separator.device) as usage:
+            stems = separator.separate(song.mixture, song.sample_rate, cancel=cancel)
+        if usage.bytes is not None:
+            weights = (*separator.network.parameters(), *separator.network.buffers())
+            usage.bytes += sum(weight.numel() * weight.element_size() for weight in weights)
+        return Estimates(stems, usage)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Read estimates that are there already, from this or any other program.
+
+    Looked for are, in this order and with any extension of audio, SPLIT/TRACK/STEM, TRACK/STEM
+    (each also in a folder `mixture` below the track's) and TRACK_STEM.
+
+    Attributes:
+        folder: That holds them.
+        name: Of the method.
+        stems: Expected of every track.
+    """
+
+    folder: Path
+    name: str
+    stems: tuple[str, ...]
+    kind: Kind = "estimates"
+
+    def identity(self, track: str, split: str) -> object:
+        """As in `Method`: places, sizes and times of the files."""
+        files = find_stems(self.folder, track, split)
+        status = ((stem, path, path.stat()) for stem, path in sorted(files.items()))
+        return [[stem, str(path), stat.st_size, stat.st_mtime_ns] for stem, path, stat in status]
+
+    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+        """As in `Method`."""
+        files = find_stems(self.folder, song.name, song.split)
+        missing = [stem for stem in self.stems if stem not in files]
+        if missing:
+            there = ", ".join(sorted(files)) or "nothing"
+            raise AudioError(
+                f"'{self.folder}' lacks '{missing[0]}' of '{song.name}', which other tracks have; "
+                f"of this track it has: {there}.{nearest(missing[0], files)}"
+            )
+        return Estimates({stem: _read(files[stem], song) for stem in self.stems})
+
+
+def find_stems(folder: Path, track: str, split: str) -> dict[str, Path]:
+    """Find the files of a track's estimates, by stem; empty if there are none."""
+    name = safe_name(track)
+    for place in (folder / split / name, folder / name):
+        for below in (place, place / MIXTURE):
+            if found := {path.stem: path for path in _audio(below) if path.stem != MIXTURE}:
+                return found
+    flat = (path for path in _audio(folder) if path.stem.startswith(f"{name}_"))
+    return {path.stem.removeprefix(f"{name}_"): path for path in flat}
+
+
+def open_folder(folder: Path, name: str, tracks: Sequence[str], split: str) -> Folder:
+    """Prepare a folder of estimates: every stem that one track has is expected of all.
+
+    Raises:
+        ConfigError: It holds no estimates of any track.
+    """
+    found = [find_stems(folder, track, split) for track in tracks]
+    stems = dict.fromkeys(stem for stems in found for stem in sorted(stems))
+    if not stems:
+        example = f"{folder}/{tracks[0]}/vocals.wav" if tracks else f"{folder}/TRACK/STEM.wav"
+        raise ConfigError(
+            f"'{folder}' holds no estimates of any of the {len(tracks)} tracks; wanted are files "
+            f"like '{example}'."
+        )
+    return Folder(folder, name, tuple(stems))
+
+
+def choose_oracles(names: Sequence[str]) -> tuple[Oracle, ...]:
+    """Return oracles by key, by the beginning of keys ("irm"), or all of them for "all".
+
+    Raises:
+        ConfigError: There is no such oracle.
+    """
+    chosen: dict[str, Oracle] = {}
+    for name in names:
+        found = [key for key in ORACLES if key.startswith("" if name == "all" else name)]
+        if not found:
+            raise ConfigError(
+                f"Unknown oracle '{name}'; allowed: {', '.join(ORACLES)}, all."
+                f"{nearest(name, ORACLES)}"
+            )
+        chosen |= {key: Oracle(key) for key in found}
+    return tuple(chosen.values())
+
+
+def fingerprint(*parts: object) -> str:
+    """Return a short text that is the same for the same plain data alone."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _audio(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_EXTENSIONS)
+
+
+def _read(path: Path, song: Song) -> Tensor:
+    """Read an estimate that fits the song in rate, channels and length."""
+    with open_audio(path) as reader:
+        audio = torch.cat([torch.from_numpy(block) for block in reader], dim=-1)
+        rate = reader.sample_rate
+        if reader.truncation:
+            raise AudioError(f"'{path}' {reader.truncation.message}.")
+    if (rate, audio.shape) != (song.sample_rate, song.mixture.shape):
+        channels, samples = song.mixture.shape
+        raise AudioError(
+            f"'{path}' has {_form(rate, *audio.shape)}; the track has "
+            f"{_form(song.sample_rate, channels, samples)}. Nothing is cut, padded or resampled "
+            "here: make the estimate anew."
+        )
+    return audio
+
+
+def _form(rate: int, channels: int, samples: int) -> str:
+    return f"{rate} Hz, {channels} channels, {samples} samples"

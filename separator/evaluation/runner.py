@@ -1,0 +1,269 @@
+"""Evaluate many methods in one pass over the tracks of a data set.
+
+    tracks ──> processes ──> a song in memory ──> each method ──> scores ──> one JSON file
+                             (read once)          (in turn)                  (resumable)
+
+Memory grows neither with the number of tracks nor with that of results. What fails is named and
+counted; all else is finished, and kept.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from separator.audio import remove_stale
+from separator.datasets import Track
+from separator.errors import Cancelled, SeparatorError
+from separator.evaluation import excerpts
+from separator.evaluation.methods import Method, Song, fingerprint
+from separator.evaluation.results import Run, TrackResult, read_result, result_path
+from separator.evaluation.scoring import choose_engine, pair, score
+
+Status = Literal["done", "kept", "failed", "cancelled"]
+
+_FORMAT = 1  # of the results; a change of definitions makes all older ones stale
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Say what is measured, and how.
+
+    Attributes:
+        methods: With names that differ.
+        metrics: Keys of `separator.evaluation.metrics.METRICS`.
+        output: Folder of all results.
+        data: Kind of the data set.
+        split: Of the data set; results are kept in a folder of this name.
+        engine: "torch" or "museval".
+        ordered: Whether stems have names that mean something; see `scoring.pair`.
+        excerpts: Whether the worst frame of each stem is kept for the ears.
+        threads: Of each process; torch's own choice where absent.
+    """
+
+    methods: tuple[Method, ...]
+    metrics: tuple[str, ...]
+    output: Path
+    data: str = "folder"
+    split: str = "test"
+    engine: str = "torch"
+    ordered: bool = True
+    excerpts: bool = True
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Say what became of one track with one method.
+
+    Attributes:
+        error: One line, for people.
+        details: The traceback of an error that nobody foresaw.
+        warnings: Worth knowing of a track that was measured.
+    """
+
+    track: str
+    method: str
+    status: Status
+    error: str | None = None
+    details: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def evaluate(
+    tracks: Sequence[Track],
+    evaluation: Evaluation,
+    *,
+    jobs: int = 1,
+    on_track: Callable[[str, Sequence[Outcome]], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> list[Outcome]:
+    """Measure all methods on all tracks; what is finished already is kept as it is.
+
+    On KeyboardInterrupt, and where `cancel` is set, the tracks at work are given up and the rest
+    is not begun; what is finished stays.
+
+    Args:
+        tracks: Of a data set.
+        evaluation: What to do with them.
+        jobs: Processes that work side by side, each on a whole track; 1 for this one alone. Those
+            of the package musdb can't be sent to another process.
+        on_track: Called with the name of each track that has ended and what became of it.
+        cancel: Set it, from any thread, to stop; with one job.
+    """
+    for method in evaluation.methods:
+        remove_stale(result_path(evaluation.output, method.name, evaluation.split, "").parent)
+    work = _in_turn if jobs == 1 else _side_by_side
+    outcomes = []
+    for name, found in work(tracks, evaluation, jobs, cancel):
+        outcomes += found
+        if on_track:
+            on_track(name, found)
+    return outcomes
+
+
+def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> list[Outcome]:
+    """Measure all methods on a track, and write the scores; errors become outcomes.
+
+    Args:
+        track: Of a data set; read only if something is missing.
+        evaluation: What to do.
+        cancel: Has `is_set`.
+    """
+    outcomes = []
+    song: Song | None = None
+    for method in evaluation.methods:
+        try:
+            mark = _fingerprint(track, method, evaluation)
+            if _is_finished(track, method, evaluation, mark):
+                outcomes.append(Outcome(track.name, method.name, "kept"))
+                continue
+            stale = result_path(evaluation.output, method.name, evaluation.split, track.name)
+            stale.unlink(missing_ok=True)  # so that it isn't taken for new if this fails
+            song = song or load_song(track, evaluation.split)
+            result = _measure(song, method, evaluation, mark, cancel)
+            result.write(evaluation.output)
+            outcomes.append(Outcome(track.name, method.name, "done", warnings=result.run.warnings))
+        except Cancelled:
+            outcomes.append(Outcome(track.name, method.name, "cancelled"))
+        except (SeparatorError, OSError) as error:
+            outcomes.append(Outcome(track.name, method.name, "failed", _one_line(error)))
+        except Exception as error:
+            line = f"unexpected error: {type(error).__name__}: {_one_line(error)}"
+            details = traceback.format_exc()
+            outcomes.append(Outcome(track.name, method.name, "failed", line, details))
+    return outcomes
+
+
+def load_song(track: Track, split: str) -> Song:
+    """Read a track into memory.
+
+    Raises:
+        AudioError: A file can't be read.
+    """
+    references = np.stack([track.read(stem) for stem in track.stems])
+    return Song(
+        name=track.name,
+        split=split,
+        stems=tuple(track.stems),
+        references=torch.from_numpy(references),
+        mixture=torch.from_numpy(track.mixture()),
+        sample_rate=track.sample_rate,
+    )
+
+
+def _measure(
+    song: Song, method: Method, evaluation: Evaluation, mark: str, cancel: Any
+) -> TrackResult:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("Cancelled.")
+    estimates = method.estimate(song, cancel)
+    engine, engine_name = choose_engine(evaluation.engine)
+    began = time.perf_counter()
+    pairing = pair(song, estimates.stems, ordered=evaluation.ordered)
+    targets = score(song, pairing, evaluation.metrics, engine)
+    seconds = time.perf_counter() - began
+    if evaluation.excerpts and method.kind in ("model", "estimates"):
+        folder = result_path(evaluation.output, method.name, song.split, song.name).parents[1]
+        targets = excerpts.keep_worst(song, pairing, targets, folder)
+    run = Run(
+        method=method.name,
+        kind=method.kind,
+        fingerprint=mark,
+        engine=engine_name,
+        data=evaluation.data,
+        sample_rate=song.sample_rate,
+        duration=song.duration,
+        seconds=estimates.usage.seconds if estimates.usage else None,
+        metric_seconds=seconds,
+        peak_memory=estimates.usage.bytes if estimates.usage else None,
+        warnings=estimates.warnings,
+    )
+    return TrackResult(song.name, song.split, run, tuple(targets))
+
+
+def _fingerprint(track: Track, method: Method, evaluation: Evaluation) -> str:
+    """Return what changes with the estimates and how they are compared, or with the references."""
+    identity = method.identity(track.name, evaluation.split)
+    settings = fingerprint(_FORMAT, identity, choose_engine(evaluation.engine)[1])
+    sources = {stem: [repr(source) for source in files] for stem, files in track.files.items()}
+    return f"{settings}-{fingerprint(sources)}"
+
+
+def _is_finished(track: Track, method: Method, evaluation: Evaluation, mark: str) -> bool:
+    path = result_path(evaluation.output, method.name, evaluation.split, track.name)
+    if not path.exists():
+        return False
+    result = read_result(path)
+    return result.run.fingerprint == mark and all(
+        set(evaluation.metrics) <= target.scores.keys() for target in result.targets
+    )
+
+
+Ended = Iterator[tuple[str, list[Outcome]]]
+
+
+def _in_turn(
+    tracks: Sequence[Track], evaluation: Evaluation, jobs: int, cancel: threading.Event | None
+) -> Ended:
+    cancel = cancel or threading.Event()
+    if evaluation.threads:
+        torch.set_num_threads(evaluation.threads)
+    for track in tracks:
+        yield track.name, measure_track(track, evaluation, cancel)
+
+
+def _side_by_side(
+    tracks: Sequence[Track], evaluation: Evaluation, jobs: int, cancel: threading.Event | None
+) -> Ended:
+    context = multiprocessing.get_context("spawn")  # threads and CUDA don't survive a fork
+    stop = context.Event()
+    threads = evaluation.threads or max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(
+        min(jobs, len(tracks) or 1), context, _begin, (evaluation, stop, threads)
+    ) as pool:
+        names = {pool.submit(_work, track): track.name for track in tracks}
+        try:
+            for future in as_completed(names):
+                yield names[future], _result(future, names[future], evaluation)
+        finally:  # also when the caller gave up
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[list[Outcome]], track: str, evaluation: Evaluation) -> list[Outcome]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        error = "a process was killed, perhaps for want of memory; run again with fewer --jobs."
+        return [Outcome(track, method.name, "failed", error) for method in evaluation.methods]
+
+
+_state: dict[str, Any] = {}  # of a process: what to do, and whether to stop
+
+
+def _begin(evaluation: Evaluation, stop: Any, threads: int) -> None:
+    """Prepare a process; networks are loaded with the first track and stay."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    torch.set_num_threads(threads)
+    _state.update(evaluation=evaluation, stop=stop)
+
+
+def _work(track: Track) -> list[Outcome]:
+    return measure_track(track, _state["evaluation"], _state["stop"])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).splitlines())
