@@ -15,9 +15,9 @@ from torch.fft import fftshift, irfft, rfft
 from separator.evaluation.checks import check_mixture, check_pair
 
 _RATE = 44100  # Hz, at which the weighting filter is defined
-_TAPS, _MIDDLE = 4000, 1999  # of its impulse response
+_TAPS, MIDDLE = 4000, 1999  # of its impulse response
 _FFT = 2**15
-_INAUDIBLE = 10 ** (-68 / 20)  # of the mixture's RMS
+INAUDIBLE = 10 ** (-68 / 20)  # of the mixture's RMS
 _EPS = 1e-8
 
 
@@ -54,7 +54,7 @@ def log_wmse(
     scores = []
     for reference, estimate in zip(references.detach(), estimates.detach(), strict=True):
         error = _resampled(estimate - reference, sample_rate)
-        square = _mean_square(error, gate=_INAUDIBLE * loudness) / loudness.square()
+        square = _mean_square(error, gate=INAUDIBLE * loudness) / loudness.square()
         square = square.masked_fill(loudness == 0, 0.0)
         scores.append(-4 * (square + _EPS).log().mean())
     return torch.stack(scores)
@@ -73,9 +73,9 @@ def _mean_square(signal: Tensor, gate: Tensor | float) -> Tensor:
 def _weighted(signal: Tensor) -> Iterator[Tensor]:
     """Yield the filtered signal `(channels, time)` block by block: overlap-save."""
     length = signal.shape[-1]
-    response = rfft(_impulse_response().to(signal.device), n=_FFT)
+    response = rfft(impulse_response().to(signal.device), n=_FFT)
     advance = _FFT - (_TAPS - 1)
-    before = _TAPS - 1 - _MIDDLE
+    before = _TAPS - 1 - MIDDLE
     for start in range(0, length, advance):
         first = start - before
         piece = signal[..., max(0, first) : first + _FFT].float()
@@ -95,7 +95,7 @@ def _resampled(signal: Tensor, sample_rate: int) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def _impulse_response() -> Tensor:
+def impulse_response() -> Tensor:
     """Return the zero-phase weighting filter, `(4000,)` with its middle at 1999.
 
     It samples the magnitude of four filters in a row. Like the original it does so at multiples
@@ -110,7 +110,7 @@ def _impulse_response() -> Tensor:
         / (1 + (tangent / _tan(10000)) ** 2)  # Butterworth of order 1, forwards and backwards
     )
     response: Tensor = fftshift(irfft(magnitude, n=8192))
-    return response[4096 - _MIDDLE :][:_TAPS].float()
+    return response[4096 - MIDDLE :][:_TAPS].float()
 
 
 def _tan(frequency: float) -> float:
