@@ -8,7 +8,8 @@
     rows ──combine──> stems ──refine──> stems
 
 An ensemble is one stream of rows: each member takes one of them and appends what it gives. All
-members run in step, so memory does not grow with the track's length.
+members run in step, so memory does not grow with the track's length. Only a member that wants mean
+and deviation of what an earlier one gives waits until that is done, and reads it from a file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import tee
 from typing import Any, Protocol
 
 import torch
@@ -25,10 +25,11 @@ from torch import Tensor
 from separator.cards import MIXTURE, AnyCard, Card, Ensemble, Member
 from separator.ensemble import combine, make_consistent
 from separator.frames import through_stft
-from separator.inference import Monitor, Plan, in_step, separate_stream
+from separator.inference import Monitor, Plan, in_step, separate_stream, track_statistics
 from separator.masks import wiener
 from separator.members import Tree, given, taken, weight
 from separator.runner import Runner
+from separator.spool import copies
 
 Statistics = tuple[float, float]
 
@@ -92,6 +93,10 @@ class Model(Protocol):
         """Whether mean and deviation of the whole track are wanted before it starts."""
 
     @property
+    def waits(self) -> bool:
+        """Whether it reads the whole track before it gives anything."""
+
+    @property
     def settings(self) -> dict[str, Any]:
         """How it separates, for a report."""
 
@@ -135,6 +140,11 @@ class Solo:
     def needs_statistics(self) -> bool:
         """As in `Model`."""
         return self.normalized
+
+    @property
+    def waits(self) -> bool:
+        """As in `Model`."""
+        return False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -216,11 +226,19 @@ class Part:
             return None
         return replace(self, model=self.model.only(tuple(names)), names=names, residual=residual)
 
+    @property
+    def measures(self) -> bool:
+        """Whether it wants the statistics of a row that isn't the song."""
+        return self.input != MIXTURE and self.model.needs_statistics
+
     def append(
         self, rows: Iterable[Tensor], index: int, monitor: Monitor, statistics: Statistics | None
     ) -> Iterator[Tensor]:
         """Separate one row; yield all rows and what was found, `(pairs, rows, channels, time)`."""
-        kept, source = tee(rows)
+        if self.measures:
+            ahead, rows = copies(rows, far=True)
+            statistics = track_statistics(block[:, index].flatten(0, 1) for block in ahead)
+        kept, source = copies(rows, far=self.model.waits)
         mixture = (block[:, index] for block in source)
         estimates = self.model.separate(mixture, monitor, statistics)
         for before, found in in_step([kept, estimates]):
@@ -247,7 +265,12 @@ class Group:
     @property
     def needs_statistics(self) -> bool:
         """As in `Model`."""
-        return any(part.model.needs_statistics for part in self.parts)
+        return any(part.model.needs_statistics for part in self.parts if part.input == MIXTURE)
+
+    @property
+    def waits(self) -> bool:
+        """As in `Model`."""
+        return any(part.measures or part.model.waits for part in self.parts)
 
     @property
     def settings(self) -> dict[str, Any]:

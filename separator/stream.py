@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, tee
+from itertools import chain
 
 from torch import Tensor
 
 from separator.adapt import Adapter
 from separator.inference import Monitor, in_step
 from separator.model import Model, Statistics
+from separator.spool import copies
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Stream:
         if first is None:
             return
         adapter = self.adapter(len(first))
-        mixture, source = tee(chain([first], self.blocks))
+        mixture, source = copies(chain([first], self.blocks), far=self.model.waits)
         estimates = self.model.separate(adapter.to_model(source), self.monitor, self.statistics)
         for original, stems in in_step([mixture, adapter.to_song(estimates)]):
             pieces = list(stems)

@@ -21,6 +21,7 @@ RULES = {  # what these may import of the package, besides themselves
     "networks": {"errors", "stft", "bands", "masks"},
     "segments": {"errors"},
     "inference": {"errors", "segments"},
+    "spool": {"errors"},
     "runner": {"errors"},
     "ensemble": {"errors", "stft", "masks"},
     "tracks": {"errors", "audio"},

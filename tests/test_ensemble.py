@@ -345,6 +345,33 @@ class TestEnsemblesAsStreams:
         stem = separator.separate(loud, RATE)["vocals"]
         torch.testing.assert_close(stem, 0.5 * loud + 0.25 * mean, atol=1e-6, rtol=0)
 
+    @pytest.mark.parametrize("nested", [False, True])
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_a_chained_member_sees_its_own_input_at_the_level_that_it_wants(
+        self, zoo, nested, channels
+    ):
+        class Clip(Gains):
+            """Clips at 1, so that level and mean of what it is given show."""
+
+            def forward(self, mixture, *, stems=None):
+                return super().forward(mixture.clamp(-1, 1), stems=stems)
+
+        zoo.model("a", {"vocals": 0.2}, segment=0.037)
+        zoo.model("b", {"drums": 1.0}, normalization="track")
+        zoo.networks["b"] = Clip({"drums": 1.0})
+        zoo.ensemble("chain", ["drums"], ["b"])
+        last = {"model": "chain" if nested else "b", "input": "rest"}
+        zoo.ensemble("e", ["vocals", "drums"], [{"model": "a", "residual": "rest"}, last])
+        separator = zoo.separator("e")
+        assert not separator.needs_statistics
+        song = values(channels, 3000) * 0.3 + 0.2
+        rest = 0.8 * song
+        mono = rest.mean(0)
+        clipped = ((rest - mono.mean()) / mono.std()).clamp(-1, 1) * mono.std() + mono.mean()
+        found = separator.separate(song, RATE, residual="other")
+        torch.testing.assert_close(found["drums"], clipped, atol=1e-5, rtol=0)
+        torch.testing.assert_close(sum(found.values()), song, atol=1e-6, rtol=0)
+
     def test_progress_counts_all_members_that_run(self, zoo):
         zoo.model("a", {"vocals": 0.5})
         zoo.model("b", {"vocals": 0.5, "drums": 0.5}, segment=0.05)
