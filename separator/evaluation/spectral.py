@@ -209,7 +209,7 @@ def _mel_projection(sample_rate: int, device: torch.device) -> Callable[[Tensor]
     from librosa.filters import mel  # slow to import
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about empty filters: the definition has some
+        warnings.simplefilter("ignore")  # about empty filters, at high rates
         filters = mel(sr=sample_rate, n_fft=_MEL.n_fft, n_mels=_MEL_BANDS)
     blocks = []
     for rows in torch.from_numpy(filters).to(device).split(32):
