@@ -151,13 +151,19 @@ def wiener(
 
 
 def _refine(estimates: Tensor, mixture: Tensor, iterations: int, eps: float) -> Tensor:
-    """Iterate on one segment, scaled down so that `eps` means the same at any level."""
+    """Iterate on one segment, scaled down so that `eps` means the same at any level.
+
+    In double precision: channels that are almost alike (mono that went through a stereo codec)
+    make covariances whose determinants single precision can't tell from zero.
+    """
+    device = "cpu" if mixture.device.type == "mps" else mixture.device  # that has no doubles
     peak = mixture.abs().amax((1, 2, 3), keepdim=True)
     scale = (peak / 10).clamp_min(1)
-    y, x = estimates / scale.unsqueeze(1), mixture / scale
+    y = (estimates / scale.unsqueeze(1)).to(device, torch.complex128)
+    x = (mixture / scale).to(device, torch.complex128)
     for _ in range(iterations):
         y = _filter(y, x, eps)
-    return y * scale.unsqueeze(1)
+    return y.to(estimates.device, estimates.dtype) * scale.unsqueeze(1)
 
 
 def _filter(y: Tensor, x: Tensor, eps: float) -> Tensor:

@@ -179,6 +179,22 @@ def test_wiener_gain_solves_its_equation(channels):
     torch.testing.assert_close(wiener(y, x, iterations=1), expected)
 
 
+@pytest.mark.parametrize("level", [0.04, 4.0])
+@pytest.mark.parametrize("width", [0.0, 1e-4, 1e-2, 1.0])
+def test_wiener_is_as_exact_in_single_precision(level, width):
+    """Stereo that is mono, or nearly: the determinant of its covariance is a small difference."""
+    generator = torch.Generator().manual_seed(0)
+    middle = torch.randn((1, 4, 1, 8, 300), dtype=torch.complex128, generator=generator)
+    sides = torch.randn((1, 4, 2, 8, 300), dtype=torch.complex128, generator=generator)
+    stems = (level * (middle + width * sides)).to(torch.complex64)
+    mixture = stems.sum(1)
+    start = mixture_phase(stems.abs(), mixture)
+    exact = wiener(start.to(torch.complex128), mixture.to(torch.complex128), iterations=2)
+    refined = wiener(start, mixture, iterations=2)
+    assert refined.dtype == torch.complex64
+    assert error(refined, exact) < 1e-6
+
+
 def test_wiener_of_silence_is_silence():
     silence = torch.zeros(1, 2, 2, FREQ, FRAMES, dtype=torch.complex64)
     assert not wiener(silence, silence.sum(1), iterations=2).any()
