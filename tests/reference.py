@@ -269,6 +269,25 @@ CASES = {
             "blocks": 2,
         },
     ),
+    **{
+        name: Case(
+            "complex_unet",
+            {
+                "stems": ["piano", "guitar"],
+                "mask": mask,
+                "bound": 2.0,
+                "n_fft": 256,
+                "hop_length": 64,
+                "scales": 3,
+                "width": 4,
+            },
+        )
+        for name, mask in {
+            "complex_unet": "complex",
+            "complex_unet_bounded": "bounded",
+            "complex_unet_magnitude": "magnitude",
+        }.items()
+    },
 }
 
 

@@ -3,6 +3,7 @@ import reference
 import torch
 
 from separator.errors import ConfigError
+from separator.masks import decoupled
 from separator.networks import build_network
 from separator.networks.pqmf import PQMF
 from separator.networks.resunet import PARTS, from_bytesep, infer_hyperparameters
@@ -15,9 +16,8 @@ def seeded():
 
 def batch_norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
     values = ("weight", "bias", "running_mean", "running_var")
-    return {f"{name}.{value}": (channels,) for value in values} | {
-        f"{name}.num_batches_tracked": ()
-    }
+    shapes = {f"{name}.{value}": (channels,) for value in values}
+    return shapes | {f"{name}.num_batches_tracked": ()}
 
 
 def residual_block(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
@@ -78,8 +78,7 @@ def test_masks_of_one_return_the_mixture(subbands, decibels, samples):
     network = build_network("resunet", **parameters).eval()
 
     def core(magnitude, stems):
-        parts = torch.zeros(1, 2, 2, PARTS, *magnitude.shape[1:]).flatten(2, 3)
-        parts = parts.unflatten(2, (2, PARTS))[..., :subbands, :, :]
+        parts = torch.zeros(1, 2, 2, PARTS, subbands, *magnitude.shape[2:])
         parts[:, :, :, :2] = 100.0  # a magnitude of one, and a real, positive mask
         return parts.flatten(1, 4)
 
@@ -96,8 +95,6 @@ def test_masks_may_exceed_one_and_turn_the_phase():
     predicted[:, 1, :, 0], predicted[:, 1, :, 2], predicted[:, 1, :, 3] = -100.0, 9.0, 100.0
     parts = network.arrange(predicted.flatten(1, 4))
     assert parts.shape == (1, 2, network.channels * network.subbands, 3, 5, PARTS)
-    from separator.masks import decoupled
-
     mixture = torch.polar(torch.full((1, 8, 3, 5), 0.1), torch.rand(1, 8, 3, 5))
     estimate = decoupled(parts, mixture)[:, 1]
     torch.testing.assert_close(estimate, mixture * 10j)

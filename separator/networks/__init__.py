@@ -28,6 +28,7 @@ NETWORKS = {
     "conv_tasnet": "separator.networks.conv_tasnet:ConvTasNet",
     "wave_unet": "separator.networks.wave_unet:WaveUNet",
     "resunet": "separator.networks.resunet:ResUNet",
+    "complex_unet": "separator.networks.complex_unet:ComplexUNet",
 }
 
 

@@ -4,7 +4,7 @@ Parameter names follow the public RoFormer checkpoints, so the containers (`net`
 the weights where those files expect them, while `forward` is free to compute faster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import Any, cast
 
@@ -200,6 +200,18 @@ class Transformer(nn.Module):
             x = x + attention(x)
             x = x + feed_forward(x)
         return x if self.norm is None else self.norm(x)
+
+
+class Heads(nn.Conv2d):
+    """The last convolution of a network, which can compute some of its output channels only."""
+
+    def forward(self, x: Tensor, outputs: Sequence[int] | None = None) -> Tensor:
+        """Return the output channels with the given indices (all by default)."""
+        if outputs is None:
+            return super().forward(x)
+        chosen = list(outputs)
+        bias = None if self.bias is None else self.bias[chosen]
+        return F.conv2d(x, self.weight[chosen], bias, self.stride, self.padding)
 
 
 def by_sequences(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

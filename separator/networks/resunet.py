@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from separator.errors import ConfigError
 from separator.masks import decoupled
-from separator.networks.layers import hide_prefix
+from separator.networks.layers import Heads, hide_prefix
 from separator.networks.pqmf import PQMF
 from separator.networks.states import State, numbered
 from separator.stft import STFT
@@ -89,16 +89,6 @@ class Decoder(nn.Module):
         for block in blocks:
             x = block(x)
         return x
-
-
-class Heads(nn.Conv2d):
-    """The last convolution, which can compute some of its output channels only."""
-
-    def forward(self, x: Tensor, outputs: Sequence[int] | None = None) -> Tensor:
-        """Return the output channels with the given indices (all by default)."""
-        if outputs is None or self.bias is None:
-            return super().forward(x)
-        return F.conv2d(x, self.weight[list(outputs)], self.bias[list(outputs)])
 
 
 class ResUNetCore(nn.Module):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from separator.errors import ConfigError
 from separator.masks import as_channels, from_channels
-from separator.networks.layers import hide_prefix
+from separator.networks.layers import Heads, hide_prefix
 from separator.networks.states import State, numbered
 from separator.stft import STFT
 
@@ -247,14 +247,6 @@ class TfcTdfCore(nn.Module):
             outputs = [stem * self.parts + part for stem in stems for part in range(self.parts)]
         parts: Tensor = heads(x, outputs)
         return parts.transpose(2, 3).reshape(batch, -1, freq, frames)
-
-
-class Heads(nn.Conv2d):
-    """The last convolution, which can compute some of its output channels only."""
-
-    def forward(self, x: Tensor, outputs: Sequence[int] | None = None) -> Tensor:
-        """Return the output channels with the given indices (all by default)."""
-        return F.conv2d(x, self.weight if outputs is None else self.weight[list(outputs)])
 
 
 class TfcTdf(nn.Module):
