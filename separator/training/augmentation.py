@@ -93,7 +93,7 @@ class Repitch(Effect):
 
     def __call__(self, targets: Tensor, g: Generator, sample_rate: int) -> Tensor:
         """Return new targets of `1 / (1 + tempo)` of the length."""
-        length = math.floor(targets.shape[-1] / (1.0 + self.tempo))
+        length = math.floor(targets.shape[-1] / (1.0 + self.tempo) + 1e-6)  # 1120 / 1.12 = 1000
         out = targets[..., :length].clone()
         for number in self.draw(len(targets), g).tolist():
             semitones, tempo = (2.0 * torch.rand(2, generator=g, device=g.device) - 1.0).tolist()
