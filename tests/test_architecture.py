@@ -25,6 +25,7 @@ RULES = {  # what these may import of the package, besides themselves
     "runner": {"errors"},
     "ensemble": {"errors", "stft", "masks"},
     "tracks": {"errors", "audio"},
+    "datasets": {"errors", "audio", "zoo"},
 }
 OPTIONAL = {"gradio", "lightning", "torchaudio", "museval", "matplotlib", "ray", "librosa"}
 
