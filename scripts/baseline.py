@@ -20,6 +20,9 @@ from pathlib import Path
 import librosa
 import numpy as np
 import soundfile
+import torch
+
+from separator.evaluation.oracles import ORACLES
 
 STEMS = ("drums", "bass", "other", "vocals")
 N_FFT, HOP = 4096, 1024
@@ -64,22 +67,17 @@ def classical(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.
     return waveform(masks[:, None] * spectrum, mixture.shape[-1])
 
 
-def unseparated(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Give the mixture for every stem."""
-    return np.broadcast_to(mixture, targets.shape)
+def oracle(name: str) -> Separate:
+    """Return a separator that knows the stems as a function."""
 
+    def separate(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.ndarray:
+        return ORACLES[name](torch.from_numpy(mixture), torch.from_numpy(targets)).numpy()
 
-def ideal_ratio_mask(mixture: np.ndarray, targets: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Mask the mixture by each stem's share of the magnitudes: an oracle."""
-    magnitudes = np.abs(spectrogram(targets))
-    masks = magnitudes / (magnitudes.sum(axis=0) + 1e-9)
-    return waveform(masks * spectrogram(mixture), mixture.shape[-1])
+    return separate
 
 
 def model(name: str) -> Separate:
     """Return a trained model as a function."""
-    import torch
-
     from separator import Separator
 
     separator = Separator(name)
@@ -116,9 +114,9 @@ def main() -> None:
     if not songs:
         raise SystemExit(f"No songs in {options.folder}: make them with make_synthetic_musdb.py.")
     methods: dict[str, Separate] = {
-        "mixture": unseparated,
+        "mixture": oracle("mixture"),
         "HPSS + neighbours": classical,
-        "ideal ratio mask": ideal_ratio_mask,
+        "ideal ratio mask": oracle("irm1"),
     }
     methods |= {name: model(name) for name in options.model}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in methods}
