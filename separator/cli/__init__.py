@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from separator import __version__
-from separator.cli import ensemble, evaluate, info, models, separate, web
+from separator.cli import ensemble, evaluate, info, models, separate, train, web
 from separator.cli.console import error, message
 from separator.errors import Cancelled, ConfigError, SeparatorError
 
@@ -46,6 +46,7 @@ app = typer.Typer(
 app.command(cls=separate.SeparateCommand, no_args_is_help=True)(separate.separate)
 app.add_typer(models.app, name="models")
 app.add_typer(ensemble.app, name="ensemble")
+app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(info.info)
 app.command("app")(web.web_app)

@@ -75,8 +75,10 @@ def scale_parameters(network: nn.Module, factors: dict[str, float]) -> None:
                 parameter.mul_(factor)
 
 
-def checkpoint_activations(network: nn.Module) -> None:
+def checkpoint_activations(network: nn.Module) -> list[nn.Module]:
     """Let the repeated blocks of a network forget what they compute until it is needed again.
+
+    Returns those blocks.
 
     Raises:
         ConfigError: the network repeats nothing that could be computed twice.
@@ -89,6 +91,7 @@ def checkpoint_activations(network: nn.Module) -> None:
     for block in blocks:
         recomputed: Any = partial(checkpoint, block.forward, use_reentrant=False)
         block.forward = recomputed
+    return blocks
 
 
 def _blocks(module: nn.Module, inside: bool) -> Iterator[nn.Module]:

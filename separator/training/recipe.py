@@ -32,6 +32,7 @@ from separator.cards import NOT_STATED, Card, Overlap, Seconds, Stem, Text
 from separator.errors import ConfigError, nearest
 from separator.resources import data_folder
 from separator.schema import SAFE_LOADER, Strict, read_yaml, validate
+from separator.training.augmentation import AugmentationOptions
 from separator.training.data import DataOptions
 from separator.training.losses import LossOptions
 from separator.training.optimizers import OptimizerOptions
@@ -184,6 +185,7 @@ class Recipe(Strict):
     initial_scale: Annotated[dict[str, Factor], Field(default_factory=dict)]
     lora: LoraOptions | None = None
     data: DataOptions
+    augmentation: AugmentationOptions = AugmentationOptions()
     loss: LossOptions
     optimizer: OptimizerOptions
     schedule: ScheduleOptions = ScheduleOptions()

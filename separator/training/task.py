@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from separator.datasets import Track
 from separator.errors import ModelError
+from separator.training.augmentation import augment
 from separator.training.building import checkpoint_activations, initial_network
 from separator.training.data import Batches, build_data
 from separator.training.optimizers import build_optimizer
@@ -103,6 +104,7 @@ class Task(LightningModule):
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             seed=self.recipe.seed,
+            stretch=self.recipe.augmentation.stretch,
             device=self.device,
             allow_partial=self.recipe.allow_partial,
         )
@@ -121,8 +123,14 @@ class Task(LightningModule):
         """
         position = self.global_step * self.recipe.accumulate + index % self.recipe.accumulate
         numbers = np.random.SeedSequence([self.recipe.seed, position, self.global_rank])
-        torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0]))
-        mixture = targets.sum(1)
+        one, two = (int(number) for number in numbers.generate_state(2, np.uint64))
+        torch.manual_seed(one)  # of dropout
+        mixture, targets = augment(
+            targets,
+            self.recipe.augmentation,
+            torch.Generator().manual_seed(two),
+            self.recipe.sample_rate,
+        )
         estimates = self.network(mixture).float()
         terms = self.recipe.loss.terms(estimates, targets, mixture)
         loss = torch.stack(list(terms.values())).sum()

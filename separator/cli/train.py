@@ -1,0 +1,156 @@
+"""`separator train`: train a network by a recipe, and turn what comes out into a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from separator.cli.console import line, message, printable, show, table
+from separator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from separator.datasets import DatasetError
+    from separator.training.callbacks import Report
+    from separator.training.recipe import Recipe
+
+app = typer.Typer(
+    help="Train a network by a recipe; also: list the recipes, export a trained network.",
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def train(
+    ctx: typer.Context,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="Recipe: a name, or a .yaml file.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, as in data.batch=2."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run; runs/RECIPE.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")
+    ] = False,
+    until: Annotated[
+        int | None, typer.Option(min=1, metavar="STEP", help="Stop (to be resumed) after a step.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the recipe costs.")
+    ] = False,
+) -> None:
+    """Train a network by a recipe; also: list the recipes, export a trained network."""
+    if ctx.invoked_subcommand:
+        return
+    folder = output or (Path("runs") / Path(config).stem if config else None)
+    if folder is None:
+        raise ConfigError("What to train? Give a recipe (--config), or a run (--output, --resume).")
+    recipe = _recipe(config, folder, changes or [], resume)
+    if dry_run:
+        _show_costs(recipe)
+        return
+    from separator.datasets.problems import DatasetError
+    from separator.training.callbacks import Stopped
+    from separator.training.run import train as run
+
+    try:
+        result = run(recipe, folder, resume=resume, until=until, report=_tell)
+    except DatasetError as error:
+        _show_problems(error)
+        raise
+    except Stopped as stop:
+        message(f"{stop} Go on with: separator train --output {folder} --resume")
+        raise typer.Exit(0 if stop.signal.name == "SIGTERM" else 130) from stop
+    score = "" if result.sdr is None else f", SDR {result.sdr:.2f} dB"
+    message(f"Trained {result.step} steps{score}. Next: separator train export {folder} FOLDER")
+    line(folder)
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """List the recipes that came with the program."""
+    from separator.training.recipe import list_recipes, load_recipe
+
+    rows = table("Recipe", "Network", "Stems", "Steps", "About")
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        stems = ", ".join(recipe.stems)
+        rows.add_row(name, recipe.network, stems, f"{recipe.steps:,}", recipe.description)
+    show(rows)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or checkpoint.")],
+    folder: Annotated[Path, typer.Argument(help="Of cards; weights go to FOLDER/weights.")],
+    name: Annotated[str | None, typer.Option(help="Of the model; the run's unless given.")] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
+    description: Annotated[
+        str | None, typer.Option(help="One line; the recipe's unless given.")
+    ] = None,
+) -> None:
+    """Turn a trained network into a model: a card, and weights in float16."""
+    from separator.downloads import megabytes
+    from separator.training.export import export
+
+    card = export(source, folder, name=name, licence=licence, description=description)
+    path = folder / f"{card.name}.yaml"
+    message(f"Exported '{card.name}' ({megabytes(card.weights.bytes)}): {', '.join(card.stems)}.")
+    message(f"Use it with: separator separate song.mp3 -o stems --model {path}")
+    line(path)
+
+
+def _recipe(config: str | None, folder: Path, changes: list[str], resume: bool) -> "Recipe":
+    """Read the recipe: of a run that goes on, its own unless another is named."""
+    from separator.training.recipe import load_recipe
+
+    saved = folder / "recipe.yaml"
+    if config is None and not (resume and saved.is_file()):
+        raise ConfigError(f"Which recipe? There is no run in '{folder}': give --config.")
+    return load_recipe(config or str(saved), changes)
+
+
+def _tell(report: "Report") -> None:
+    """Print one line about how the run goes."""
+    place = f"step {report.step}/{report.steps}"
+    if "loss" in report.metrics:
+        message(
+            f"{place}: loss {report.metrics['loss']:.4g}, {report.speed:.3g} s of audio per "
+            f"second, {report.waiting:.1%} waiting for data"
+        )
+        return
+    scores = (f"{name.removeprefix('sdr/')} {sdr:.2f}" for name, sdr in report.metrics.items())
+    message(f"{place}: SDR in dB: {', '.join(scores)}")
+
+
+def _show_costs(recipe: "Recipe") -> None:
+    from separator.training.dryrun import analyse, measure_speed, rounded
+
+    costs = analyse(recipe)
+    rows = table("", "")
+    rows.show_header = False
+    trained = "" if costs.trained == costs.parameters else f", {rounded(costs.trained)} trained"
+    rows.add_row("network", f"{recipe.network}: {', '.join(recipe.stems)}")
+    rows.add_row("mixture", f"{costs.mixture} (batch, channels, time)")
+    rows.add_row("estimates", f"{costs.estimates} (batch, stems, channels, time)")
+    rows.add_row("parameters", f"{rounded(costs.parameters)}{trained}")
+    rows.add_row("MACs", f"{rounded(costs.macs)} per second of music")
+    rows.add_row("memory", f"{rounded(costs.memory)}B for weights, gradients and activations")
+    show(rows)
+    speed = measure_speed(recipe)
+    audio = speed * recipe.data.batch * recipe.accumulate * recipe.data.segment
+    line(f"{speed:.3g} steps per second here, {audio:.3g} s of audio per second")
+
+
+def _show_problems(error: "DatasetError") -> None:
+    """Show the table of what is wrong with a data set."""
+    from separator.datasets import COLUMNS
+
+    if error.problems:
+        rows = table(*COLUMNS)
+        for problem in error.problems:
+            rows.add_row(*map(printable, problem.row()))
+        show(rows)
