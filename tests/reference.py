@@ -258,6 +258,31 @@ CASES = {
             "learned_upsampling": True,
         },
     ),
+    "tfc_tdf_v2": Case(
+        "tfc_tdf_v2",
+        {
+            "stems": ["vocals", "other"],
+            "n_fft": 384,
+            "hop_length": 64,
+            "bins": 128,
+            "scales": 2,
+            "width": 4,
+            "convs": 2,
+            "bias": True,
+        },
+    ),
+    "mdx_net": Case(
+        "mdx_net",
+        {
+            "stems": ["drums", "vocals"],
+            "separators": [
+                {"n_fft": 256, "hop_length": 64, "bins": 64, "scales": 1, "width": 4},
+                {"n_fft": 384, "hop_length": 64, "bins": 64, "scales": 2, "width": 4},
+            ],
+            "waveform": {"hidden_channels": 6, "depth": 2, "dconv_mode": 0, "resample": False},
+            "blend": [0.5, 0.9],
+        },
+    ),
     "resunet": Case(
         "resunet",
         {

@@ -22,6 +22,8 @@ NETWORKS = {
     "x_umx": "separator.networks.open_unmix:CrossUnmix",
     "bsrnn": "separator.networks.bsrnn:BandSplitRNN",
     "tfc_tdf": "separator.networks.tfc_tdf:TfcTdf",
+    "tfc_tdf_v2": "separator.networks.tfc_tdf_v2:TfcTdfV2",
+    "mdx_net": "separator.networks.mdx_net:MdxNet",
     "demucs": "separator.networks.demucs:Demucs",
     "hdemucs": "separator.networks.hdemucs:HDemucs",
     "htdemucs": "separator.networks.htdemucs:HTDemucs",

@@ -98,6 +98,7 @@ class FreqLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Transform `(batch, channels, frames, freq)`."""
         mapped: Tensor = self.weight @ x.permute(0, 2, 3, 1)
+        mapped = mapped if self.bias is None else mapped + self.bias[:, None]
         return mapped.permute(0, 3, 1, 2)
 
 
@@ -249,7 +250,49 @@ class TfcTdfCore(nn.Module):
         return parts.transpose(2, 3).reshape(batch, -1, freq, frames)
 
 
-class TfcTdf(nn.Module):
+class MappedSpectrogram(nn.Module):
+    """What surrounds a core that maps the mixture's spectrogram to the stems', bins to bins.
+
+    Only the lowest `bins` reach the core, `(batch, 2 * channels, bins, frames)` to as many
+    channels per stem; the estimates are silent above. Frames are multiples of `frame_multiple`.
+    """
+
+    core: nn.Module
+
+    def __init__(
+        self,
+        stems: Sequence[str],
+        *,
+        sample_rate: int,
+        channels: int,
+        stft: STFT,
+        bins: int,
+        frame_multiple: int,
+    ) -> None:
+        super().__init__()
+        self.stems = tuple(stems)
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.stft = stft
+        self.bins = bins
+        self.frame_multiple = frame_multiple
+
+    def forward(self, mixture: Tensor, *, stems: Sequence[int] | None = None) -> Tensor:
+        """Return the estimates of the chosen stems (indices; all by default)."""
+        length = mixture.shape[-1]
+        spectrogram = self.stft(F.pad(mixture, (0, self.padded(length) - length)))
+        parts = self.core(as_channels(spectrogram[:, :, : self.bins]), stems)
+        parts = F.pad(parts, (0, 0, 0, self.stft.bins - self.bins))
+        return self.stft.inverse(from_channels(parts, self.channels), length)
+
+    def padded(self, length: int) -> int:
+        """Return the next length whose frames the core can halve at every scale."""
+        hop = self.stft.hop_length
+        frames = 1 + math.ceil(max(length, self.stft.bins) / hop)
+        return (math.ceil(frames / self.frame_multiple) * self.frame_multiple - 1) * hop
+
+
+class TfcTdf(MappedSpectrogram):
     """TFC-TDF U-Net, third version.
 
     Args:
@@ -290,14 +333,15 @@ class TfcTdf(nn.Module):
         norm: str | None = "InstanceNorm",
         activation: str = "gelu",
     ) -> None:
-        super().__init__()
-        self.stems = tuple(stems)
-        self.sample_rate = sample_rate
-        self.channels = channels
-        self.stft = STFT(n_fft, hop_length)
-        self.bins = bins
         frame_scale, bin_scale = scale
-        self.frame_multiple = int(frame_scale**scales)
+        super().__init__(
+            stems,
+            sample_rate=sample_rate,
+            channels=channels,
+            stft=STFT(n_fft, hop_length),
+            bins=bins,
+            frame_multiple=int(frame_scale**scales),
+        )
         if bins > self.stft.bins or bins % (subbands * bin_scale**scales):
             raise ConfigError(
                 f"TFC-TDF keeps {bins} bins; that must be at most {self.stft.bins} and a multiple "
@@ -318,20 +362,6 @@ class TfcTdf(nn.Module):
             act=activation_layer(activation),
         )
         hide_prefix(self, "core")
-
-    def forward(self, mixture: Tensor, *, stems: Sequence[int] | None = None) -> Tensor:
-        """Return the estimates of the chosen stems (indices; all by default)."""
-        length = mixture.shape[-1]
-        spectrogram = self.stft(F.pad(mixture, (0, self.padded(length) - length)))
-        parts = self.core(as_channels(spectrogram[:, :, : self.bins]), stems)
-        parts = F.pad(parts, (0, 0, 0, self.stft.bins - self.bins))
-        return self.stft.inverse(from_channels(parts, self.channels), length)
-
-    def padded(self, length: int) -> int:
-        """Return the next length whose frames the U-Net can halve at every scale."""
-        hop = self.stft.hop_length
-        frames = 1 + math.ceil(max(length, self.stft.bins) / hop)
-        return (math.ceil(frames / self.frame_multiple) * self.frame_multiple - 1) * hop
 
 
 def infer_hyperparameters(state: State) -> dict[str, Any]:
