@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from separator.audio import AudioWriter
+from separator.audio import AudioWriter, output_format
 from separator.evaluation.methods import Song
 from separator.evaluation.results import EXCERPTS, Target, safe_name
 from separator.evaluation.scoring import Pairing
@@ -70,10 +70,17 @@ def _write(
     pieces = [signal[:, begin:end].numpy() for signal in signals]
     peak = max(float(np.abs(piece).max()) for piece in pieces)
     gain = _PEAK / max(peak, _PEAK)
+    extension = _extension(song.sample_rate, len(pieces[0]))
     files: dict[str, str | float] = {}
     for name, piece in zip(("reference", "estimate"), pieces, strict=True):
-        path = place / f"{safe_name(stem)}-{name}.ogg"
+        path = place / f"{safe_name(stem)}-{name}.{extension}"
         with AudioWriter(folder / path, song.sample_rate, len(piece), overwrite=True) as writer:
             writer.write(piece * np.float32(gain))
         files[name] = path.as_posix()
     return files
+
+
+def _extension(sample_rate: int, channels: int) -> str:
+    """Return the format of the smallest files that can hold such audio."""
+    ogg = output_format("ogg")
+    return "ogg" if sample_rate in ogg.sample_rates and channels <= ogg.channels else "flac"
