@@ -39,7 +39,9 @@ class Batches:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield what is left of the epoch; count a batch before it is used."""
-        batches: Iterable[Tensor] = self._loader or map(self.source.__getitem__, _Rest(self))
+        batches: Iterable[Tensor] = map(self.source.__getitem__, _Rest(self))
+        if self._loader is not None:
+            batches = self._loader
         for batch in batches:
             self.position += 1
             yield batch
@@ -81,6 +83,7 @@ def _loader(source: Source, positions: Iterable[int], workers: int) -> Iterable[
         sampler=positions,
         num_workers=workers,
         persistent_workers=True,
+        multiprocessing_context="spawn",  # a fork of a process with threads may hang
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the loader draws a seed: not from everybody's generator
     )

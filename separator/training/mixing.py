@@ -51,8 +51,8 @@ class Activity(Strict):
     """Say what counts as silence.
 
     Attributes:
-        quantile: A chunk sounds if it is louder than this share of the stem's chunks,
-        floor: and louder than this RMS amplitude.
+        quantile: A chunk sounds if it isn't among this share of the stem's softest chunks,
+        floor: and is louder than this RMS amplitude.
         share: A window sounds if more than this share of its chunks do.
     """
 
@@ -71,7 +71,8 @@ def active_windows(levels: Audio, activity: Activity) -> Integers:
     """
     if not len(levels):
         return np.zeros(0, dtype=np.int64)
-    sounds = levels > max(float(np.quantile(levels, activity.quantile)), activity.floor)
+    # not "louder than the quantile": a steady sound would never sound
+    sounds = (levels >= np.quantile(levels, activity.quantile)) & (levels > activity.floor)
     starts = np.arange(0, max(len(levels) - WINDOW, 0) + 1, HOP)
     shares = np.array([sounds[start : start + WINDOW].mean() for start in starts])
     return starts[shares > activity.share]

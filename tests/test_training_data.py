@@ -1,0 +1,575 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from separator.datasets import DatasetError, Track, open_dataset
+from separator.errors import ConfigError
+from separator.schema import validate
+from separator.training import cache as cache_module
+from separator.training import sources
+from separator.training.bank import Bank, Banked, BankedSamples, build_bank, draw
+from separator.training.batches import Batches
+from separator.training.cache import Cache
+from separator.training.data import DataOptions, build_data, folder_library
+from separator.training.mixing import (
+    Activity,
+    Library,
+    Recording,
+    active_windows,
+    chunk_levels,
+    mix,
+    recording,
+)
+from separator.training.sources import MixedSongs, Plan, Synthetic, SyntheticSongs
+
+RATE = 1000
+STEMS = ("drums", "bass", "other", "vocals")
+WINDOW = 6 * RATE
+
+
+def plan_of(**changes):
+    usual = {"stems": ("drums", "vocals"), "sample_rate": RATE, "channels": 1, "samples": 500}
+    return Plan(**{**usual, "batch": 3, "seed": 1, **changes})
+
+
+def marked(song, frames, channels=1):
+    """Return a stem whose samples tell their song and time: song + time / 1e5, never silent."""
+    time = np.arange(frames, dtype=np.float32) / 1e5
+    return np.repeat((song + 1.0 + time)[None], channels, axis=0).astype(np.float32)
+
+
+def marked_library(songs=4, frames=12 * RATE, weights=None):
+    activity = Activity(quantile=0.0, share=0.0)
+    made = [
+        {stem: recording(marked(number, frames), RATE, activity) for stem in ("drums", "vocals")}
+        for number in range(songs)
+    ]
+    return Library(made, weights or [1.0] * songs, WINDOW, 1)
+
+
+def song_and_time(audio):
+    """Undo `marked`."""
+    first = float(audio[..., 0].reshape(-1)[0])
+    return int(first) - 1, round((first - int(first)) * 1e5)
+
+
+def write_songs(folder, songs=3, seconds=8, rate=RATE, channels=2, stems=STEMS):
+    """Write a folder like MUSDB18-HQ's, of noise in 16 bits."""
+    rng = np.random.default_rng(0)
+    for number in range(songs):
+        place = folder / "train" / f"song {number}"
+        place.mkdir(parents=True)
+        audio = {
+            stem: rng.integers(-3000, 3000, (seconds * rate, channels)).astype(np.int16)
+            for stem in stems
+        }
+        audio["mixture"] = np.sum(list(audio.values()), axis=0).astype(np.int16)
+        for name, samples in audio.items():
+            soundfile.write(place / f"{name}.wav", samples, rate, "PCM_16")
+    return folder
+
+
+def folder_options(folder, **changes):
+    usual = {"folders": [{"path": str(folder)}], "cache": str(folder.parent / "cache")}
+    return DataOptions.model_validate({**usual, "segment": 1.0, "batch": 2, **changes})
+
+
+def stream(options, **changes):
+    usual = {"stems": STEMS, "sample_rate": RATE, "channels": 2, "seed": 5}
+    return build_data(options, **{**usual, **changes})
+
+
+# --- where stems sound
+
+
+def test_levels_of_chunks():
+    audio = np.ones((2, 1500), np.float32)
+    audio[:, 600:1200] = 0.5
+    audio[1, 1200:] = 0.0
+    assert chunk_levels(audio, RATE).tolist() == pytest.approx([1.0, 0.5, math.sqrt(0.5)])
+
+
+def test_windows_avoid_silence():
+    levels = np.zeros(40, np.float32)
+    levels[20:] = 0.1 + 0.01 * np.arange(20)
+    assert active_windows(levels, Activity()).tolist() == [20, 25, 30]
+    # from 15 on, exactly half of a window sounds: not more than half
+    assert active_windows(levels, Activity(share=0.4)).tolist() == [15, 20, 25, 30]
+
+
+def test_what_is_quieter_than_the_floor_is_silence():
+    levels = np.full(10, 5e-4, np.float32)
+    assert len(active_windows(levels, Activity())) == 0
+    assert active_windows(levels, Activity(floor=1e-4)).tolist() == [0]
+
+
+def test_the_softest_chunks_of_a_stem_are_its_silence():
+    levels = np.concatenate([np.full(10, 0.01), np.linspace(0.5, 1.0, 30)]).astype(np.float32)
+    assert 0 in active_windows(levels, Activity(quantile=0.2))
+    assert 0 not in active_windows(levels, Activity(quantile=0.3))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "starts"), [(0, []), (1, [0]), (9, [0]), (14, [0]), (15, [0, 5])]
+)
+def test_a_short_stem_is_one_window(chunks, starts):
+    levels = np.full(chunks, 0.1, np.float32)
+    assert active_windows(levels, Activity()).tolist() == starts
+
+
+# --- drawing and mixing
+
+
+def test_reading_beyond_the_end_gives_silence():
+    stem = Recording(np.full((10, 2), 16384, np.int16), 10, np.array([0]), scale=1 / 32768)
+    assert stem.read(8, 4).tolist() == [[0.5, 0.5, 0.0, 0.0]] * 2
+    assert not stem.read(50, 4).any()
+
+
+@pytest.mark.parametrize("samples", [1, 500, WINDOW, 8 * RATE, 20 * RATE])
+def test_segments_lie_where_the_stem_sounds(samples):
+    frames = 30 * RATE
+    audio = np.zeros((1, frames), np.float32)
+    audio[:, 12 * RATE : 18 * RATE] = np.random.default_rng(0).normal(0, 0.1, 6 * RATE)
+    library = Library(
+        [{"vocals": recording(audio, RATE, Activity(quantile=0.0, share=0.9))}], [1.0], WINDOW, 1
+    )
+    assert library.windows("vocals").tolist() == [[0, 12 * RATE]]
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        song, start = library.draw("vocals", samples, rng)
+        assert song == 0
+        if samples <= WINDOW:
+            assert 12 * RATE <= start <= 18 * RATE - samples
+        else:
+            assert 18 * RATE - samples <= start <= 12 * RATE
+        assert 0 <= start <= frames - samples
+
+
+def test_weights_decide_how_often_songs_are_drawn():
+    library = marked_library(songs=2, weights=[1.0, 3.0])
+    rng = np.random.default_rng(0)
+    drawn = [library.draw("drums", 100, rng)[0] for _ in range(2000)]
+    assert np.mean(drawn) == pytest.approx(0.75, abs=0.03)  # three standard deviations
+
+
+def test_coherent_segments_come_from_one_place():
+    library, rng = marked_library(), np.random.default_rng(0)
+    for _ in range(20):
+        drums, vocals = mix(library, ("drums", "vocals"), 300, rng, coherent=1.0)
+        assert np.array_equal(drums, vocals)
+
+
+def test_random_segments_come_from_songs_of_their_own():
+    library, rng = marked_library(), np.random.default_rng(0)
+    places = [
+        [song_and_time(stem) for stem in mix(library, ("drums", "vocals"), 300, rng, coherent=0.0)]
+        for _ in range(200)
+    ]
+    same_song = np.mean([one[0] == two[0] for one, two in places])
+    assert same_song == pytest.approx(1 / 4, abs=0.1)
+    assert {song for pair in places for song, _ in pair} == {0, 1, 2, 3}
+
+
+def test_doubled_stems_are_sums_of_two():
+    library, rng = marked_library(songs=1), np.random.default_rng(0)
+    once = mix(library, ("drums",), 300, rng, coherent=0.0, doubled=0.0)
+    twice = mix(library, ("drums",), 300, rng, coherent=0.0, doubled=1.0)
+    assert 1.0 <= float(once.min()) < 2.0 <= float(twice.min())
+
+
+def test_a_stem_that_a_song_lacks_is_silent_in_it():
+    songs = [{"drums": recording(marked(0, 12 * RATE), RATE, Activity(quantile=0.0, share=0.0))}]
+    out = mix(Library(songs, [1.0], WINDOW, 1), ("drums",), 10, np.random.default_rng(0))
+    assert out.any()
+    library = Library([*songs, *marked_library(1).songs], [1.0, 0.0], WINDOW, 1)
+    assert not library.read("vocals", 0, 0, 10).any()
+
+
+def test_a_stem_that_never_sounds_is_refused():
+    with pytest.raises(ConfigError, match=r"'vocal' sounds in none.*Did you mean 'vocals'"):
+        MixedSongs(marked_library(), plan_of(stems=("vocal",)))
+
+
+# --- the stream
+
+
+def test_a_stream_goes_on_where_it_was_left():
+    source = MixedSongs(marked_library(), plan_of())
+    whole = Batches(source, 4)
+    first = list(whole)
+    assert len(first) == len(whole) == 4
+    assert whole.epoch == 1
+    every = first + list(whole)
+
+    begun = Batches(source, 4)
+    iterator = iter(begun)
+    start = [next(iterator) for _ in range(3)]
+    gone_on = Batches(MixedSongs(marked_library(), plan_of()), 4)
+    gone_on.load_state_dict(json.loads(json.dumps(begun.state_dict())))
+    rest = [*gone_on, *gone_on]
+    assert len(rest) == 1 + 4
+    assert all(map(torch.equal, start + rest, every))
+    assert not torch.equal(every[0], every[4])
+
+
+def test_processes_share_the_segments():
+    alone = MixedSongs(marked_library(), plan_of(batch=4))
+    pair = [
+        MixedSongs(marked_library(), plan_of(batch=2, rank=rank, world_size=2)) for rank in (0, 1)
+    ]
+    for position in range(3):
+        both = torch.cat([source[position] for source in pair])
+        assert torch.equal(both, alone[position])
+
+
+def test_seeds_differ():
+    one, two = (MixedSongs(marked_library(), plan_of(seed=seed))[0] for seed in (1, 2))
+    assert not torch.equal(one, two)
+
+
+def test_workers_change_nothing(tmp_path):
+    options = folder_options(write_songs(tmp_path / "songs"), steps_per_epoch=3)
+    alone = list(stream(options))
+    batches = stream(options.model_copy(update={"workers": 1}))
+    assert all(map(torch.equal, batches, alone))
+    batches.load_state_dict({"position": 2})
+    assert [torch.equal(batch, alone[2]) for batch in batches] == [True]
+
+
+# --- songs on disk
+
+
+def test_segments_are_those_of_the_files(tmp_path):
+    folder = write_songs(tmp_path / "songs", songs=1)
+    options = folder_options(folder, coherent=1.0)
+    (batch,) = stream(options.model_copy(update={"steps_per_epoch": 1}))
+    assert batch.shape == (2, 4, 2, RATE)
+    for row, stem in enumerate(STEMS):
+        audio, _ = soundfile.read(folder / "train" / "song 0" / f"{stem}.wav", dtype="float32")
+        segment = batch[0, row].numpy().T
+        first = np.flatnonzero((audio[: -RATE + 1] == segment[0]).all(1))
+        assert any(np.array_equal(audio[i : i + RATE], segment) for i in first)
+
+
+def test_songs_are_decoded_once(tmp_path, monkeypatch):
+    options = folder_options(write_songs(tmp_path / "songs"))
+    expected = next(iter(stream(options)))
+    decoded = []
+    blocks = Track.blocks
+    monkeypatch.setattr(
+        Track, "blocks", lambda self, stem: decoded.append((self.name, stem)) or blocks(self, stem)
+    )
+    assert torch.equal(next(iter(stream(options))), expected)
+    assert decoded == []
+    # as if the last run had been killed while it wrote one stem
+    victim = next(path for path in (tmp_path / "cache").glob("*.json"))
+    facts = json.loads(victim.read_text())
+    victim.unlink()
+    assert torch.equal(next(iter(stream(options))), expected)
+    assert decoded == [(facts["track"], facts["stem"])]
+
+
+def test_changed_files_are_decoded_again(tmp_path):
+    folder = write_songs(tmp_path / "songs", songs=1)
+    dataset = open_dataset(folder, split="train", stems=STEMS)
+    cache = Cache(tmp_path / "cache", RATE, 2)
+    (before,) = cache.songs(dataset.tracks, STEMS)
+    audio = np.full((9 * RATE, 2), 1000, np.int16)
+    for name in (*STEMS, "mixture"):
+        soundfile.write(folder / "train" / "song 0" / f"{name}.wav", audio, RATE, "PCM_16")
+    (after,) = cache.songs(open_dataset(folder, split="train", stems=STEMS).tracks, STEMS)
+    assert before["bass"].path != after["bass"].path
+    assert after["bass"].frames == 9 * RATE
+
+
+def test_a_silent_stem_takes_no_place(tmp_path):
+    folder = write_songs(tmp_path / "songs", songs=1)
+    silence = np.zeros((8 * RATE, 2), np.int16)
+    soundfile.write(folder / "train" / "song 0" / "bass.wav", silence, RATE, "PCM_16")
+    cache = Cache(tmp_path / "cache", RATE, 2)
+    (song,) = cache.songs(open_dataset(folder, split="train", stems=STEMS).tracks, STEMS)
+    assert sorted(song) == ["drums", "other", "vocals"]
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(2 * RATE, 2), (RATE, 1)])
+def test_other_rates_and_channels(tmp_path, rate, channels):
+    options = folder_options(write_songs(tmp_path / "songs", songs=1))
+    batch = next(iter(stream(options, sample_rate=rate, channels=channels)))
+    assert batch.shape == (2, 4, channels, rate)
+    assert float(batch.std()) == pytest.approx(0.053 / (2 if channels == 1 else 1) ** 0.5, rel=0.1)
+
+
+def test_mono_files_become_two_equal_channels(tmp_path):
+    folder = write_songs(tmp_path / "songs", songs=1, channels=1)
+    batch = next(iter(stream(folder_options(folder))))
+    assert torch.equal(batch[:, :, 0], batch[:, :, 1])
+
+
+@pytest.mark.parametrize(("sample_type", "error"), [("int16", 0.5 / 32767), ("float16", 2.0**-11)])
+@pytest.mark.parametrize("peak", [0.5, 2.5])
+def test_two_bytes_are_enough(sample_type, error, peak):
+    audio = np.random.default_rng(0).uniform(-peak, peak, (2, 1000)).astype(np.float32)
+    samples, scale = cache_module.packed(audio, sample_type)
+    assert samples.itemsize == 2
+    found = Recording(samples.T, 1000, np.array([0]), scale).read(0, 1000)
+    assert np.abs(found - audio).max() <= error * max(peak, 1.0) * 1.001
+
+
+def test_songs_with_problems_are_left_out_only_when_asked(tmp_path):
+    folder = write_songs(tmp_path / "songs")
+    (folder / "train" / "song 1" / "bass.wav").write_bytes(b"no audio")
+    options = folder_options(folder)
+    with pytest.raises(DatasetError, match="allow-partial") as caught:
+        stream(options)
+    assert {problem.track for problem in caught.value.problems} == {"song 1"}
+    plan = plan_of(stems=STEMS, channels=2)
+    assert len(folder_library(options, plan, allow_partial=True).songs) == 2
+
+
+# --- songs made on the fly
+
+
+def fake_song(seed, duration, palette):
+    frames = round(duration * 44100)
+    return {stem: marked(seed % 1000, frames, channels=2) for stem in STEMS}
+
+
+def synthetic(plan, **changes):
+    songs = Synthetic(**{"duration": 8.0, "pool": 2, "batches_per_song": 3, **changes})
+    return SyntheticSongs(songs, Activity(quantile=0.0, share=0.0), plan)
+
+
+def test_the_pool_changes_song_by_song(monkeypatch):
+    rendered = []
+    monkeypatch.setattr(
+        sources, "render_song", lambda *given: rendered.append(given[0]) or fake_song(*given)
+    )
+    source = synthetic(plan_of(stems=STEMS, sample_rate=44100))
+    batches = [source[position] for position in range(7)]
+    assert len(rendered) == len(set(rendered)) == 2 + 2  # a pool, then one after every 3 batches
+    later = synthetic(plan_of(stems=STEMS, sample_rate=44100))
+    assert torch.equal(later[5], batches[5])
+    assert all(0 <= seed < 1_000_000 for seed in rendered)
+
+
+def test_lanes_and_processes_have_songs_of_their_own(monkeypatch):
+    monkeypatch.setattr(sources, "render_song", fake_song)
+    pools = []
+    for rank in (0, 1):
+        source = synthetic(plan_of(stems=STEMS, sample_rate=44100, rank=rank, lanes=2))
+        for position in (0, 1):
+            source[position]
+            pools.append(set(source._pool))
+    assert len(set.union(*pools)) == 4 * 2
+
+
+def test_synthetic_songs_are_resampled_and_mixed_down(monkeypatch):
+    monkeypatch.setattr(sources, "render_song", fake_song)
+    batch = synthetic(plan_of(stems=("vocals",), sample_rate=8000, samples=1000))[0]
+    assert batch.shape == (3, 1, 1, 1000)
+    assert float(batch.std(-1).max()) < 1.0
+
+
+def test_stems_that_rest_in_the_pool_are_silent(monkeypatch):
+    def song(seed, duration, palette):
+        stems = fake_song(seed, duration, palette)
+        return {**stems, "vocals": np.zeros_like(stems["vocals"])}
+
+    monkeypatch.setattr(sources, "render_song", song)
+    batch = synthetic(plan_of(stems=("vocals", "bass"), sample_rate=44100))[0]
+    assert not batch[:, 0].any()
+    assert batch[:, 1].all()
+
+
+def test_synthetic_songs_can_be_trained_on():
+    data = {"synthetic": {"duration": 2.0, "pool": 1}, "segment": 0.5, "batch": 2}
+    batch = next(iter(stream(DataOptions.model_validate(data), sample_rate=44100)))
+    assert batch.shape == (2, 4, 2, 22050)
+    assert float(batch.abs().max()) <= 0.981
+    assert batch.any()
+
+
+def test_synthetic_songs_have_four_stems():
+    data = {"synthetic": {}}
+    with pytest.raises(ConfigError, match=r"no stem 'drum'. Did you mean 'drums'"):
+        stream(DataOptions.model_validate(data), stems=("drum",))
+
+
+# --- the bank
+
+
+def sine_bank(stems=("drums", "vocals"), channels=2, seconds=2.0, frequency=1000.0, rate=44100):
+    """Return a bank of one clip for each stem, whose amplitudes are 0.1, 0.2, ..."""
+    time = torch.arange(round(seconds * rate)) / rate
+    wave = (32000 * torch.sin(2 * math.pi * frequency * time)).round().to(torch.int16)
+    samples = wave.expand(len(stems), channels, -1).contiguous()
+    scales = 0.1 * (1.0 + torch.arange(len(stems))) / 32000
+    return Bank(samples, scales, dict.fromkeys(stems, 1), rate)
+
+
+def plain(**changes):
+    """Return options under which clips are played as they are."""
+    usual = {"path": "", "clips": 1, "semitones": 0.0, "pan": 0.0, "width": 1.0, "equalizer": None}
+    return Banked(**{**usual, **changes})
+
+
+def played(bank, speed=1.0, onset=0.0, length=44100):
+    numbers = (torch.tensor([x]) for x in (speed, onset))
+    return bank.play(torch.tensor([0]), *numbers, length)[0]
+
+
+def test_a_clip_is_played_as_it_is():
+    bank = sine_bank()
+    fade = 1 + round(0.005 * 44100)
+    expected = bank.samples[0, :, :44100] * bank.scales[0]
+    torch.testing.assert_close(played(bank)[:, fade:], expected[:, fade:])
+    late = played(bank, onset=1000.0)
+    assert not late[:, :1000].any()
+    torch.testing.assert_close(late[:, 1000:], played(bank)[:, : 44100 - 1000])
+    early = played(bank, onset=-500.0)
+    torch.testing.assert_close(early, bank.samples[0, :, 500:44600] * bank.scales[0])
+
+
+def test_a_clip_ends_softly():
+    sound = played(sine_bank(seconds=0.5), length=44100)
+    end = 22050
+    assert not sound[:, end:].any()
+    assert float(sound[:, end - 20 : end].abs().max()) < 0.1 * 20 / 220 + 1e-3
+
+
+@pytest.mark.parametrize("semitones", [-5, 3])
+def test_speed_is_pitch(semitones):
+    speed = 2 ** (semitones / 12)
+    sound = played(sine_bank(), speed=speed)[0, 1000:31000]
+    spectrum = torch.fft.rfft(sound * torch.hann_window(30000))
+    found = float(spectrum.abs().argmax()) * 44100 / 30000
+    assert found == pytest.approx(1000 * speed, abs=44100 / 30000)
+
+
+def test_interpolation_is_exact_far_into_a_clip():
+    time = torch.arange(264600)
+    ramp = (time / 264600 * 30000).to(torch.int16)  # a straight line, but for rounding
+    bank = Bank(ramp[None, None], torch.tensor([1.0]), {"bass": 1}, 44100)
+    sound = played(bank, speed=1.05, length=240000)[0, 1000:]
+    expected = torch.arange(1000, 240000) * 1.05 / 264600 * 30000
+    assert float((sound - expected).abs().max()) < 2.0
+
+
+def test_drawing_is_a_function_of_the_generator():
+    bank, plan = sine_bank(), plan_of(sample_rate=44100, samples=20000, channels=2)
+    options = Banked(path="")
+    one, two, other = (
+        draw(bank, options, plan, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert one.shape == plan.shape
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert torch.isfinite(one).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("bank_channels", [1, 2])
+def test_stems_play_their_own_clips(channels, bank_channels):
+    bank = sine_bank(channels=bank_channels)
+    plan = plan_of(sample_rate=44100, samples=30000, channels=channels)
+    out = draw(bank, plain(), plan, torch.Generator().manual_seed(0))
+    level = out.square().mean((2, 3)).sqrt() * 2**0.5  # of sines: their amplitudes
+    torch.testing.assert_close(level, torch.tensor([[0.1, 0.2]] * 3), atol=1e-3, rtol=0)
+
+
+def test_pan_keeps_the_power():
+    bank, plan = sine_bank(), plan_of(sample_rate=44100, samples=30000, channels=2)
+    out = draw(bank, plain(pan=1.0), plan, torch.Generator().manual_seed(0))
+    left, right = out.square().mean(-1).unbind(-1)
+    assert float((left / right - 1).abs().max()) > 0.2
+    torch.testing.assert_close(left + right, torch.tensor([[0.01, 0.04]] * 3), rtol=0.02, atol=0)
+
+
+def test_short_clips_lie_within_the_segment():
+    bank, plan = sine_bank(seconds=0.25), plan_of(sample_rate=44100, samples=44100, batch=8)
+    out = draw(bank, plain(), plan, torch.Generator().manual_seed(0))
+    energy = out.square().sum(-1)[:, 0, 0]  # all of each clip
+    torch.testing.assert_close(energy, energy[:1].expand(8), rtol=0.01, atol=0)
+    starts = {int(row.nonzero()[0]) for row in out[:, 0, 0]}
+    assert len(starts) == 8
+
+
+def test_a_bank_holds_what_sounds_and_no_more_than_allowed(tmp_path):
+    options = folder_options(write_songs(tmp_path / "songs", seconds=20))
+    library = folder_library(options, plan_of(stems=STEMS, channels=2))
+    one_clip_each = 4 * 2 * 2 * 2 * RATE / 2**20
+    bank = build_bank(library, STEMS, sample_rate=RATE, seconds=2.0, megabytes=3.5 * one_clip_each)
+    assert dict(bank.counts) == dict.fromkeys(STEMS, 3)
+    assert bank.samples.shape == (12, 2, 2 * RATE)
+    assert bank.samples.nbytes <= 3.5 * one_clip_each * 2**20
+    assert int(bank.samples.int().abs().amax((1, 2)).min()) >= 32767  # every clip fills its bits
+    loudest = bank.samples.double().abs().amax((1, 2)) * bank.scales
+    assert float(loudest.max()) == pytest.approx(3000 / 32768, rel=0.01)
+    with pytest.raises(ConfigError, match="can't hold a clip"):
+        build_bank(library, STEMS, sample_rate=RATE, seconds=2.0, megabytes=one_clip_each / 2)
+
+
+def test_a_saved_bank_feeds_the_stream(tmp_path):
+    path = tmp_path / "bank.safetensors"
+    sine_bank(STEMS).save(path)
+    loaded = Bank.load(path)
+    assert torch.equal(loaded.samples, sine_bank(STEMS).samples)
+    options = DataOptions.model_validate(
+        {"bank": {"path": str(path)}, "segment": 0.5, "batch": 2, "steps_per_epoch": 2}
+    )
+    first, second = stream(options, sample_rate=44100)
+    assert first.shape == (2, 4, 2, 22050)
+    assert not torch.equal(first, second)
+    again = stream(options, sample_rate=44100)
+    again.load_state_dict({"position": 1})
+    assert torch.equal(next(iter(again)), second)
+    elsewhere = stream(options, sample_rate=44100, rank=1, world_size=2)
+    assert not torch.equal(next(iter(elsewhere)), first)
+
+
+def test_banks_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "bank.safetensors"
+    options = Banked(path=str(path))
+    plan, cpu = plan_of(sample_rate=44100), torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"is no bank of samples"):
+        BankedSamples(options, plan, cpu)
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(ConfigError, match=r"make one with scripts/make_bank.py"):
+        BankedSamples(options, plan, cpu)
+    sine_bank(rate=22050).save(path)
+    with pytest.raises(ConfigError, match="made at 22050 Hz, the network needs 44100 Hz"):
+        BankedSamples(options, plan, cpu)
+    with pytest.raises(ConfigError, match=r"no stem 'drum'. Did you mean 'drums'"):
+        BankedSamples(options, plan_of(stems=("drum",)), cpu)
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "exactly one of 'folders', 'synthetic' and 'bank'"),
+        ({"synthetic": {}, "bank": {"path": "x"}}, "exactly one of"),
+        ({"synthetic": {}, "segmnet": 3.0}, "Did you mean 'segment'"),
+        ({"folders": [{"path": "x", "wieght": 1.0}]}, "Did you mean 'weight'"),
+        ({"synthetic": {}, "batch": 0}, "greater than 0"),
+        ({"synthetic": {}, "coherent": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_mistakes_are_named(data, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(DataOptions, data, "recipe.yaml")
+
+
+def test_segments_are_stretched_for_augmentations():
+    data = {"synthetic": {"duration": 2.0, "pool": 1}, "segment": 0.1, "batch": 1}
+    options = DataOptions.model_validate(data)
+    batch = next(iter(stream(options, sample_rate=44100, stretch=1.12)))
+    assert batch.shape[-1] == math.ceil(4410 * 1.12)
