@@ -127,6 +127,11 @@ def _read_torch(path: Path) -> dict[str, Any]:
     return _unwrap(read_pickle(path))
 
 
+def _read_either(path: Path) -> dict[str, Any]:
+    is_safe = path.suffix == ".safetensors"
+    return _unwrap(_read_safetensors(path)) if is_safe else _read_torch(path)
+
+
 def _read_demucs(path: Path) -> dict[str, Any]:
     from separator.packages import read_package
 
@@ -146,7 +151,7 @@ def _read_bandit(path: Path) -> dict[str, Any]:
 
 
 def _translated(path: Path, translate: Callable[[State], State]) -> State:
-    state = _read_torch(path)
+    state = _read_either(path)
     try:
         return translate(state)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -161,7 +166,7 @@ FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "msst": _read_torch,
     "demucs": _read_demucs,
     "torchaudio": _read_torchaudio,
-    "open_unmix": _read_torch,
+    "open_unmix": _read_either,
     "bandit": _read_bandit,
 }
 

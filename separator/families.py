@@ -6,21 +6,66 @@ checkpoints exist for is one `Family` in `FAMILIES`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from separator.bands import BS_ROFORMER_WIDTHS, mel_bands, widths
-from separator.checkpoints import State
+from separator.checkpoints import State, load_state
 from separator.errors import ConfigError, ModelError, nearest
+from separator.networks import bandit, bsrnn, build_network, demucs_formats, scnet, tfc_tdf
+from separator.networks.states import numbered
 
 
 class Inferred(NamedTuple):
-    """What the keys and shapes of a checkpoint tell."""
+    """What the keys and shapes of a checkpoint tell, of some also the names of the stems."""
 
     stems: int
     channels: int
     parameters: dict[str, Any]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """A foreign model in our words; the attributes are those of a card, and of its weights."""
+
+    network: str
+    parameters: dict[str, Any]
+    stems: tuple[str, ...]
+    sample_rate: int
+    channels: int
+    segment: float
+    format: str
+    residual: str | None = None
+    overlap: float = 0.25
+    normalization: str = "none"
+    recipe: str = "default"
+
+    def check(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Build the network and give it the weights.
+
+        Raises:
+            ConfigError: a hyper-parameter is unknown or impossible.
+            ModelError: the weights don't fit, or hold numbers that aren't finite.
+        """
+        network = build_network(
+            self.network,
+            stems=self.stems,
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            **self.parameters,
+        )
+        load_state(network, state, where=where)
+        for key, value in state.items():
+            if not value.isfinite().all():
+                raise ModelError(f"'{where}' holds numbers that aren't finite, in '{key}'.")
+
+
+def _as_it_is(state: State) -> State:
+    return state
 
 
 @dataclass(frozen=True)
@@ -35,6 +80,11 @@ class Family:
         defaults: values of settings that a file may leave out, under our names.
         ignored: foreign names that change nothing here, and why.
         refused: foreign names that change the graph if they are set, and into what.
+        audio: as `settings`, those that stand in the section `audio`.
+        format: how cards name the form of the weights, see `separator.checkpoints`.
+        convert: gives the parameters the names that they have here.
+        usual_stems: where neither keys nor settings name them.
+        segment: seconds that the network was trained on, where no settings say.
     """
 
     network: str
@@ -42,8 +92,13 @@ class Family:
     infer: Callable[[State, Mapping[str, Any]], Inferred]
     settings: Mapping[str, tuple[str, type]]
     defaults: Mapping[str, Any]
-    ignored: Mapping[str, str]
-    refused: Mapping[str, str]
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    audio: Mapping[str, tuple[str, type]] = field(default_factory=dict)
+    format: str = "msst"
+    convert: Callable[[State], State] = _as_it_is
+    usual_stems: tuple[str, ...] = ()
+    segment: float = 10.0
 
     def translate(self, foreign: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Turn foreign settings into ours.
@@ -61,11 +116,7 @@ class Family:
                     )
             elif name in self.settings and value is not None:
                 our_name, kind = self.settings[name]
-                if type(value) is not kind:
-                    raise ConfigError(
-                        f"{where}: '{name}' is of type {kind.__name__}, got {value!r}."
-                    )
-                ours[our_name] = value
+                ours[our_name] = _checked(value, kind, f"{where}: '{name}'")
             elif name not in self.ignored and name not in self.settings:
                 known = [*self.settings, *self.ignored, *self.refused]
                 raise ConfigError(
@@ -73,6 +124,32 @@ class Family:
                     "does without."
                 )
         return ours
+
+    def translate_audio(self, foreign: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Turn the settings of the section `audio` that concern the network into ours.
+
+        Raises:
+            ConfigError: a type is wrong.
+        """
+        return {
+            our_name: _checked(foreign[name], kind, f"{where}: '{name}'")
+            for name, (our_name, kind) in self.audio.items()
+            if foreign.get(name) is not None
+        }
+
+    def converted(self, state: State, where: str) -> State:
+        """Give the parameters the names that they have here.
+
+        Raises:
+            ModelError: keys that every checkpoint of the family has are missing.
+        """
+        try:
+            return self.convert(state)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ModelError(
+                f"'{where}' looks like a {self.network}, but its keys don't fit "
+                f"({type(error).__name__}: {error})."
+            ) from error
 
     def parameters(self, state: State, settings: Mapping[str, Any], where: str) -> Inferred:
         """Read the hyper-parameters off the checkpoint; `settings` fill in what it can't tell.
@@ -82,7 +159,7 @@ class Family:
         """
         try:
             inferred = self.infer(state, settings)
-        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
             raise ModelError(
                 f"'{where}' looks like a {self.network}, but parts of it are missing or misshapen "
                 f"({type(error).__name__}: {error})."
@@ -105,6 +182,13 @@ def family_of(state: State, where: str) -> Family:
         f"'{where}' is of no known architecture (its parameters begin with {first}). "
         f"Known: {', '.join(family.network for family in FAMILIES)}."
     )
+
+
+def _checked(value: Any, kind: type, where: str) -> Any:
+    value = list(value) if isinstance(value, tuple) else value
+    if type(value) is not kind:
+        raise ConfigError(f"{where} is of type {kind.__name__}, got {value!r}.")
+    return value
 
 
 def _indices(state: State, prefix: str) -> list[int]:
@@ -213,4 +297,124 @@ def _roformer(network: str, *, mel: bool) -> Family:
     )
 
 
-FAMILIES = (_roformer("bs_roformer", mel=False), _roformer("mel_band_roformer", mel=True))
+def _infer_scnet(state: State, given: Mapping[str, Any]) -> Inferred:
+    found = scnet.infer_hyperparameters(state)
+    if "band_strides" in given:  # the shapes only suggest them
+        del found["band_strides"]
+    return Inferred(found.pop("stem_count"), found.pop("channels"), found)
+
+
+_SCNET = Family(
+    network="scnet",
+    is_one=lambda state: "encoder.0.SDlayer.convs.0.weight" in state,
+    infer=_infer_scnet,
+    settings={
+        "nfft": ("n_fft", int),
+        "hop_size": ("hop_length", int),
+        "win_size": ("win_length", int),
+        "normalized": ("normalized", bool),
+        "band_SR": ("band_ratios", list),
+        "band_stride": ("band_strides", list),
+    },
+    defaults={},
+    ignored={
+        "sources": "stands under 'training' too",
+        **dict.fromkeys(("audio_channels", "dims", "band_kernel", "conv_depths"), _FROM_SHAPES),
+        **dict.fromkeys(("compress", "conv_kernel", "num_dplayer", "expand"), _FROM_SHAPES),
+    },
+    usual_stems=("drums", "bass", "other", "vocals"),
+    segment=11.0,
+)
+
+
+def _infer_tfc_tdf(state: State, given: Mapping[str, Any]) -> Inferred:
+    found = tfc_tdf.infer_hyperparameters(state)
+    if str(given.get("norm")).startswith("GroupNorm"):  # like an InstanceNorm but for the groups
+        del found["norm"]
+    return Inferred(found.pop("stem_count"), found.pop("channels"), found)
+
+
+_TFC_TDF = Family(
+    network="tfc_tdf",
+    is_one=lambda state: "first_conv.weight" in state and "final_conv.2.weight" in state,
+    infer=_infer_tfc_tdf,
+    settings={"norm": ("norm", str), "act": ("activation", str)},
+    defaults={},
+    ignored={
+        **dict.fromkeys(("num_subbands", "num_scales", "scale", "num_channels"), _FROM_SHAPES),
+        **dict.fromkeys(("num_blocks_per_scale", "growth", "bottleneck_factor"), _FROM_SHAPES),
+    },
+    audio={"n_fft": ("n_fft", int), "hop_length": ("hop_length", int)},
+    segment=6.0,
+)
+
+
+def _infer_bandit(state: State, given: Mapping[str, Any]) -> Inferred:
+    """Read a network that separates each channel on its own: two of them fit a song."""
+    found = bsrnn.infer_hyperparameters(state)
+    return Inferred(found.pop("stem_count"), 2, found, tuple(found.pop("stems")))
+
+
+_BANDIT = Family(
+    network="bsrnn",
+    is_one=lambda state: any("band_split.norm_fc_modules.0." in key for key in state),
+    infer=_infer_bandit,
+    settings={
+        "band_specs": ("bands", str),
+        "band_type": ("bands", str),
+        "n_fft": ("n_fft", int),
+        "hop_length": ("hop_length", int),
+    },
+    defaults={"bands": "musical"},
+    ignored={
+        **dict.fromkeys(("stems", "n_bands", "n_sqm_modules", "emb_dim"), _FROM_SHAPES),
+        **dict.fromkeys(("rnn_dim", "rnn_type", "mlp_dim", "win_length"), _FROM_SHAPES),
+        **dict.fromkeys(("in_channel", "in_channels"), "channels are separated on their own"),
+        **dict.fromkeys(("fs", "sample_rate"), "stands under 'audio' too"),
+        **dict.fromkeys(
+            (
+                *("require_no_overlap", "require_no_gap", "treat_channel_as_feature"),
+                *("normalize_channel_independently", "bidirectional", "complex_mask"),
+                *("hidden_activation", "hidden_activation_kwargs", "use_freq_weights"),
+                *("window_fn", "wkwargs", "power", "center", "normalized", "pad_mode"),
+                *("onesided", "dropout"),
+            ),
+            "all published models have the same",
+        ),
+    },
+    format="bandit",
+    convert=bandit.from_bandit,
+    segment=6.0,
+)
+
+
+def _infer_torchaudio(state: State, given: Mapping[str, Any]) -> Inferred:
+    """Read the hyper-parameters off a state with the keys of Demucs."""
+    bins, hidden = state["freq_emb.embedding.weight"].shape
+    channels = state["tencoder.0.conv.weight"].shape[1]
+    depth = numbered(state, "encoder.")
+    last = numbered(state, "tdecoder.") - 1
+    outputs = len(state[f"tdecoder.{last}.conv_tr.bias"])
+    parameters = {"n_fft": 8 * bins, "hidden_channels": hidden, "depth": depth}
+    return Inferred(outputs // channels, channels, parameters)
+
+
+_TORCHAUDIO = Family(
+    network="hdemucs",
+    is_one=lambda state: "freq_encoder.0.conv.weight" in state,
+    infer=_infer_torchaudio,
+    settings={},
+    defaults={},
+    format="torchaudio",
+    convert=demucs_formats.from_torchaudio,
+    usual_stems=("drums", "bass", "other", "vocals"),
+)
+
+FAMILIES = (
+    _roformer("bs_roformer", mel=False),
+    _roformer("mel_band_roformer", mel=True),
+    _SCNET,
+    _TFC_TDF,
+    _BANDIT,
+    _TORCHAUDIO,
+)

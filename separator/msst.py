@@ -5,17 +5,18 @@ don't tell; where the two disagree, the shapes are right. `!!python/tuple` is re
 other Python object in the YAML is refused.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from separator.checkpoints import State, load_state, read_state
-from separator.errors import ConfigError, ModelError
-from separator.families import Family, Inferred, family_of
-from separator.networks import build_network
+from separator.checkpoints import State, read_state
+from separator.errors import ConfigError
+from separator.families import ForeignModel, Inferred, family_of
+from separator.networks.demucs_formats import NAMES, from_demucs_kwargs
 from separator.schema import read_yaml, validate
 
 Positive = Annotated[int, Field(gt=0)]
@@ -35,6 +36,9 @@ class _Audio(_Section):
 class _Training(_Section):
     instruments: Annotated[list[str], Field(min_length=1)]
     target_instrument: str | None = None
+    samplerate: Positive = 44100
+    channels: Positive = 2
+    segment: Annotated[float, Field(gt=0)] = 11.0
 
 
 class _Inference(_Section):
@@ -46,23 +50,9 @@ class _Inference(_Section):
 class _Config(_Section):
     audio: _Audio
     training: _Training
-    model: dict[str, Any]
+    model: dict[str, Any] | str | None = None
+    kwargs: dict[str, Any] | None = None
     inference: _Inference = _Inference()
-
-
-@dataclass(frozen=True)
-class ForeignModel:
-    """A foreign model in our words; the attributes are those of a card."""
-
-    network: str
-    parameters: dict[str, Any]
-    stems: tuple[str, ...]
-    residual: str | None
-    sample_rate: int
-    channels: int
-    segment: float
-    overlap: float
-    normalization: str
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,15 +73,37 @@ def read_msst(checkpoint: Path, config: Path) -> ForeignModel:
             fit; or it holds numbers that aren't finite.
         ConfigError: the YAML lacks something, or asks for what isn't supported.
     """
-    settings = validate(_Config, read_yaml(config, _Loader), config.name)
+    sections = read_yaml(config, _Loader)
+    settings = validate(_Config, sections, config.name)
+    overlap = 1 - 1 / settings.inference.num_overlap
+    normalization = "track" if settings.inference.normalize else "none"
+    read = _read_demucs if isinstance(settings.model, str) else _read_family
+    model, state = read(checkpoint, settings, sections, config.name)
+    model = replace(model, overlap=overlap, normalization=normalization)
+    model.check(state, checkpoint.name)
+    return model
+
+
+def _read_family(
+    checkpoint: Path, settings: _Config, sections: Mapping[str, Any], where: str
+) -> tuple[ForeignModel, State]:
+    """Read a model whose shapes tell most of what there is to know."""
     format = "safetensors" if checkpoint.suffix == ".safetensors" else "msst"
     state = read_state(checkpoint, format)
     family = family_of(state, checkpoint.name)
-    inferred = _hyperparameters(family, state, settings, checkpoint.name, f"{config.name}: model")
-    stems, residual = _stems(settings.training, inferred.stems, config.name)
+    assert not isinstance(settings.model, str)
+    network = settings.kwargs if settings.model is None else settings.model
+    if network is None:
+        raise ConfigError(f"{where}: 'model' is missing.")
+    given = family.translate(network, f"{where}: model")
+    given |= family.translate_audio(sections["audio"], f"{where}: audio")
+    given |= {"sample_rate": settings.audio.sample_rate}
+    state = family.converted(state, checkpoint.name)
+    inferred = family.parameters(state, given, checkpoint.name)
+    stems, residual = _stems(settings.training, inferred, where)
     chunk = settings.inference.chunk_size or settings.audio.chunk_size
     if chunk is None:
-        raise ConfigError(f"{config.name}: 'audio.chunk_size' is missing.")
+        raise ConfigError(f"{where}: 'audio.chunk_size' is missing.")
     model = ForeignModel(
         network=family.network,
         parameters=inferred.parameters,
@@ -100,45 +112,59 @@ def read_msst(checkpoint: Path, config: Path) -> ForeignModel:
         sample_rate=settings.audio.sample_rate,
         channels=inferred.channels,
         segment=chunk / settings.audio.sample_rate,
-        overlap=1 - 1 / settings.inference.num_overlap,
-        normalization="track" if settings.inference.normalize else "none",
+        format=format if family.format == "msst" else family.format,
     )
-    _check(model, state, checkpoint)
-    return model
+    return model, state
 
 
-def _hyperparameters(
-    family: Family, state: State, settings: _Config, checkpoint: str, where: str
-) -> Inferred:
-    given = family.translate(settings.model, where) | {"sample_rate": settings.audio.sample_rate}
-    return family.parameters(state, given, checkpoint)
+def _read_demucs(
+    checkpoint: Path, settings: _Config, sections: Mapping[str, Any], where: str
+) -> tuple[ForeignModel, State]:
+    """Read a Demucs; its YAML has a section for it that is named like its class."""
+    name, training = str(settings.model), settings.training
+    if name not in NAMES or not isinstance(sections.get(name), dict):
+        raise ConfigError(
+            f"{where}: 'model: {name}' needs a section of that name; known are {', '.join(NAMES)}."
+        )
+    arguments = {
+        **sections[name],
+        "sources": training.instruments,
+        "audio_channels": training.channels,
+        "samplerate": training.samplerate,
+        "segment": training.segment,
+    }
+    if arguments.get("num_subbands") == 1:  # none, that is
+        del arguments["num_subbands"]
+    ours = from_demucs_kwargs(name, arguments)
+    model = ForeignModel(
+        network=name,
+        stems=tuple(stem.strip().lower() for stem in ours.pop("stems")),
+        sample_rate=ours.pop("sample_rate"),
+        channels=ours.pop("channels"),
+        parameters=ours,
+        segment=training.segment,
+        format="safetensors" if checkpoint.suffix == ".safetensors" else "msst",
+        recipe="demucs",
+    )
+    return model, read_state(checkpoint, model.format)
 
 
-def _stems(training: _Training, count: int, where: str) -> tuple[tuple[str, ...], str | None]:
+def _stems(
+    training: _Training, inferred: Inferred, where: str
+) -> tuple[tuple[str, ...], str | None]:
     """Name the estimates, and what remains of the mixture if the YAML has a word for it."""
+    if inferred.names:
+        return inferred.names, None
     names = tuple(name.strip().lower() for name in training.instruments)
     target = training.target_instrument
-    if target and count == 1:
+    if target and inferred.stems == 1:
         target = target.strip().lower()
         rest = [name for name in names if name != target]
         return (target,), rest[0] if len(rest) == 1 else None
-    if len(names) != count:
+    if len(names) != inferred.stems:
         raise ConfigError(
             f"{where}: 'training.instruments' names {len(names)} stems ({', '.join(names)}), the "
-            f"checkpoint has {count}. Name as many, or set 'target_instrument' if it has one."
+            f"checkpoint has {inferred.stems}. Name as many, or set 'target_instrument' if it has "
+            "one."
         )
     return names, None
-
-
-def _check(model: ForeignModel, state: State, checkpoint: Path) -> None:
-    network = build_network(
-        model.network,
-        stems=model.stems,
-        sample_rate=model.sample_rate,
-        channels=model.channels,
-        **model.parameters,
-    )
-    load_state(network, state, where=checkpoint.name)
-    for key, value in state.items():
-        if not value.isfinite().all():
-            raise ModelError(f"'{checkpoint}' holds numbers that aren't finite, in '{key}'.")

@@ -29,6 +29,8 @@ from separator.schema import validate
 if TYPE_CHECKING:  # listing models must not wait for torch
     from torch import nn
 
+    from separator.families import ForeignModel
+
 DEFAULT_MODEL = "pocket"
 
 
@@ -183,17 +185,19 @@ def build(card: Card) -> "nn.Module":
 
 def add_model(
     checkpoint: Path,
-    config: Path,
+    config: Path | None = None,
     *,
+    stems: Sequence[str] = (),
     name: str | None = None,
     folder: Path | None = None,
     copy: bool = False,
 ) -> Card:
-    """Make a card for a checkpoint in the format of Music-Source-Separation-Training.
+    """Make a card for a checkpoint of another program; see `separator.foreign`.
 
     Args:
         checkpoint: the weights; they are read, checked against the network, and hashed.
-        config: the YAML file that belongs to them.
+        config: the YAML file that belongs to them, if there is one.
+        stems: names of the estimates, where nothing else names them.
         name: of the model; made from the checkpoint's name unless given.
         folder: where the card goes, the user's folder unless given.
         copy: copy the checkpoint next to the card; otherwise the card points to where it is.
@@ -202,24 +206,55 @@ def add_model(
         ModelError: the checkpoint can't be read or doesn't fit, or the card can't be written.
         ConfigError: the YAML lacks something, or the name is taken or not allowed.
     """
-    from separator.msst import read_msst
+    from separator.foreign import read_model
 
     folder = folder or user_folder()
-    name = name or re.sub(r"[^a-z0-9.]+", "-", checkpoint.stem.lower()).strip("-.")
+    name = free_name(name or plain_name(checkpoint), folder)
+    model = read_model(checkpoint, config, tuple(stems))
+    return write_model(model, checkpoint, name, folder, copy=copy)
+
+
+def plain_name(path: Path) -> str:
+    """Make the name of a card out of a file's.
+
+    >>> plain_name(Path("My Model (v2).ckpt"))
+    'my-model-v2'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", path.stem.lower()).strip("-.")
+
+
+def free_name(name: str, folder: Path) -> str:
+    """Return a name that no card has.
+
+    Raises:
+        ConfigError: one has.
+    """
     taken = _card_paths(None) | _card_paths((folder,))
     if name in taken:
         raise ConfigError(f"There is a model '{name}' already ('{taken[name]}'). Choose a name.")
-    model = read_msst(checkpoint, config)
-    file = folder / "weights" / f"{name}{checkpoint.suffix}" if copy else checkpoint.resolve()
-    fields = {
-        **asdict(model),
+    return name
+
+
+def write_model(
+    model: "ForeignModel", weights: Path, name: str, folder: Path, *, copy: bool = False
+) -> Card:
+    """Write the card of a foreign model whose weights have been checked.
+
+    Raises:
+        ModelError: the card can't be written.
+        ConfigError: the name or a stem's is not allowed.
+    """
+    file = folder / "weights" / f"{name}{weights.suffix}" if copy else weights.resolve()
+    beside = copy or file.parent == (folder / "weights").resolve()
+    fields = asdict(model)
+    fields |= {
         "name": name,
-        "description": f"{', '.join(model.stems)} (added from {checkpoint.name})",
+        "description": f"{', '.join(model.stems)} (added from {weights.name})",
         "weights": {
-            "file": f"weights/{file.name}" if copy else str(file),
-            "sha256": sha256_of(checkpoint),
-            "bytes": checkpoint.stat().st_size,
-            "format": "safetensors" if checkpoint.suffix == ".safetensors" else "msst",
+            "file": f"weights/{file.name}" if beside else str(file),
+            "sha256": sha256_of(weights),
+            "bytes": weights.stat().st_size,
+            "format": fields.pop("format"),
         },
         "licence": NOT_STATED,
     }
@@ -229,7 +264,7 @@ def add_model(
         if copy:
             file.parent.mkdir(exist_ok=True)
             part = file.with_name(f"{file.name}.part")
-            shutil.copyfile(checkpoint, part)
+            shutil.copyfile(weights, part)
             part.replace(file)
         written = read_card(write_card(card, folder))
     except OSError as error:

@@ -98,18 +98,31 @@ def download(names: Annotated[list[str], typer.Argument(help="Names of models.")
 
 @app.command()
 def add(
-    checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pt, .pth, .safetensors.")],
-    config: Annotated[Path, typer.Argument(help="The YAML file that belongs to them.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights (.ckpt, .pt, .pth, .th, .safetensors), the YAML of a bag of Demucs "
+            "files, or a folder of Open-Unmix."
+        ),
+    ],
+    config: Annotated[
+        Path | None, typer.Argument(help="The YAML file that belongs to them, if there is one.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the model; from the checkpoint's unless given.")
     ] = None,
+    stems: Annotated[
+        str | None, typer.Option(help="Names of its stems, where no file has them: a,b,c.")
+    ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the weights beside the card.")] = False,
 ) -> None:
-    """Add a community checkpoint in the format of Music-Source-Separation-Training."""
-    from separator.zoo import add_model
+    """Add a checkpoint of Demucs, Open-Unmix, torchaudio, SCNet, MSST and relatives."""
+    from separator.adding import add_path
 
-    card = add_model(checkpoint, config, name=name, copy=copy)
-    message(f"Added '{card.name}' ({card.network}): {_stems(card)}.")
+    names = tuple(part.strip() for part in stems.split(",")) if stems else ()
+    card = add_path(checkpoint, config, stems=names, name=name, copy=copy)
+    kind = getattr(card, "network", "ensemble")
+    message(f"Added '{card.name}' ({kind}): {_stems(card)}.")
     message(f"Use it with: separator separate song.mp3 -o stems --model {card.name}")
     line(card.path)
 
