@@ -25,6 +25,7 @@ from separator.evaluation.results import (
     Kind,
     TrackResult,
     find_results,
+    safe_name,
     write_text,
 )
 from separator.evaluation.scoring import ACCOMPANIMENT, FRAME_BASED
@@ -190,6 +191,8 @@ def summarize(folder: Path, split: str) -> Summary:
     Raises:
         ConfigError: There are none, or those of a model were made with different settings.
     """
+    if not any(folder.glob(f"*/{safe_name(split)}/*.json")):
+        raise ConfigError(f"'{folder}' holds no results of the split '{split}'.")
     results = []
     path = folder / "frames.csv"
     part = temporary_path(path)
@@ -202,8 +205,6 @@ def summarize(folder: Path, split: str) -> Summary:
         raise ConfigError(f"Can't write '{path}': {error.strerror}.") from error
     finally:
         part.unlink(missing_ok=True)
-    if not results:
-        raise ConfigError(f"'{folder}' holds no results of the split '{split}'.")
     _check_settings(results, folder)
     return Summary(tuple(results))
 
