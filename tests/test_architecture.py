@@ -27,7 +27,16 @@ RULES = {  # what these may import of the package, besides themselves
     "tracks": {"errors", "audio"},
     "datasets": {"errors", "audio", "zoo"},
 }
-OPTIONAL = {"gradio", "lightning", "torchaudio", "museval", "matplotlib", "ray", "librosa"}
+OPTIONAL = {
+    "gradio",
+    "lightning",
+    "torchaudio",
+    "museval",
+    "matplotlib",
+    "onnxruntime",
+    "ray",
+    "librosa",
+}
 
 
 def component(path: Path) -> str:

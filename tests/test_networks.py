@@ -31,7 +31,9 @@ def error(estimates: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def test_every_network_has_a_case():
-    assert {case.network for case in reference.CASES.values()} == set(NETWORKS)
+    """All but the ONNX graphs, which have no gradients: test_mdx_onnx.py is about them."""
+    cases = {case.network for case in reference.CASES.values()}
+    assert cases == set(NETWORKS) - {"mdx_onnx"}
 
 
 def test_describes_itself(network):

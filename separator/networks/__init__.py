@@ -24,6 +24,7 @@ NETWORKS = {
     "tfc_tdf": "separator.networks.tfc_tdf:TfcTdf",
     "tfc_tdf_v2": "separator.networks.tfc_tdf_v2:TfcTdfV2",
     "mdx_net": "separator.networks.mdx_net:MdxNet",
+    "mdx_onnx": "separator.networks.mdx_onnx:MdxOnnx",
     "demucs": "separator.networks.demucs:Demucs",
     "hdemucs": "separator.networks.hdemucs:HDemucs",
     "htdemucs": "separator.networks.htdemucs:HTDemucs",
