@@ -76,7 +76,6 @@ def test_bins_below_and_above_the_graphs_are_silent(tmp_path):
     estimate = network(path, silent_bins=3, bins=60)((low + middle + high).expand(1, 2, -1))
     error = (estimate[0, 0, 0] - middle)[500:-500]
     assert error.abs().max() < 0.01  # that leaks from where the edges of windows are reflected
-    assert error.square().mean() < 1e-6 * middle.square().mean()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
