@@ -142,6 +142,14 @@ def test_all_at_once(channels, scale):
     assert scale > 0 or not mixture.any()
 
 
+def test_mixed_precision_leaves_the_effects_alone():
+    targets = noise(2, 2, 2, 6000)
+    expected = augment(targets, options_of(**ALWAYS), generator(), RATE)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augment(targets, options_of(**ALWAYS), generator(), RATE)
+    assert all(map(torch.equal, found, expected))
+
+
 @pytest.mark.parametrize("wanted", [1000, 44100, 99991])
 def test_stretched_segments_come_out_as_long_as_wanted(wanted):
     options = options_of(repitch=Repitch(chance=0.0, tempo=0.12))

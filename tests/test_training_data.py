@@ -1,5 +1,7 @@
 import json
 import math
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -573,3 +575,13 @@ def test_segments_are_stretched_for_augmentations():
     options = DataOptions.model_validate(data)
     batch = next(iter(stream(options, sample_rate=44100, stretch=1.12)))
     assert batch.shape[-1] == math.ceil(4410 * 1.12)
+
+
+def test_the_script_makes_a_bank(tmp_path, monkeypatch, capsys):
+    folder, path = write_songs(tmp_path / "songs"), tmp_path / "new" / "bank.safetensors"
+    script = Path(__file__).parent.parent / "scripts" / "make_bank.py"
+    given = ["--sample-rate", str(RATE), "--seconds", "1", "--cache", str(tmp_path / "cache")]
+    monkeypatch.setattr("sys.argv", [str(script), str(folder), str(path), *given])
+    runpy.run_path(str(script), run_name="__main__")
+    assert dict(Bank.load(path).counts) == dict.fromkeys(STEMS, 3)
+    assert "3 of vocals" in capsys.readouterr().out

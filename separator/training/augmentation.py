@@ -339,11 +339,12 @@ def augment(
         - result: `(batch, channels, length)` and `(batch, stems, channels, length)`; the length is
           `floor(time / options.stretch)`
     """
-    effects_of_stems = {name: effect for name, effect in options if name not in MIXTURE_EFFECTS}
-    for effect in filter(None, effects_of_stems.values()):
-        targets = effect(targets, generator, sample_rate)
-    mixture = targets.sum(1, keepdim=True)  # in the shape of a batch with one stem
-    for name in MIXTURE_EFFECTS:
-        if effect := getattr(options, name):
+    on_stems = [effect for name, effect in options if effect and name not in MIXTURE_EFFECTS]
+    on_mixture = [effect for name in MIXTURE_EFFECTS if (effect := getattr(options, name))]
+    with torch.autocast(targets.device.type, enabled=False):  # these are signals, not features
+        for effect in on_stems:
+            targets = effect(targets, generator, sample_rate)
+        mixture = targets.sum(1, keepdim=True)  # in the shape of a batch with one stem
+        for effect in on_mixture:
             mixture = effect(mixture, generator, sample_rate)
     return mixture.squeeze(1), targets

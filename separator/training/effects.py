@@ -199,10 +199,11 @@ def stretch(audio: Tensor, ratio: float) -> Tensor:
     stft = _stft(audio.device)
     frames = stft(F.pad(audio, (0, HOP)))  # one frame more to interpolate to
     count = max(1, math.ceil(length / HOP) + 1)
-    places = torch.arange(count, device=audio.device, dtype=torch.float64) / ratio
+    places = torch.arange(count, dtype=torch.float64) / ratio  # not every device has doubles
     places = places.clamp_max(frames.shape[-1] - 2)
     first = places.floor().long()
-    between = (places - first).to(audio.dtype)
+    between = (places - first).to(audio)
+    first = first.to(audio.device)
     before, after = frames[..., first], frames[..., first + 1]
     magnitude = torch.lerp(before.abs(), after.abs(), between)
     turn = _turns(before.mean(1, keepdim=True), after.mean(1, keepdim=True))

@@ -127,6 +127,8 @@ class SyntheticSongs:
     """Render songs on the fly, and mix those of a pool that changes song by song.
 
     Each process that loads data, a lane, has a pool of its own, so that they share the rendering.
+    (Epochs begin with the first process: if the steps of an epoch are no multiple of the lanes,
+    processes change lanes and render their pools anew. What they give stays the same.)
     A stem that rests in the whole pool is silent.
 
     Raises:
