@@ -278,9 +278,9 @@ def test_unequal_shapes_are_an_error():
     for wrong in (estimates[..., :-1], estimates[:2], estimates[:, :1]):
         with pytest.raises(AudioError, match=r"\(3, 2, 4000\).*can't be compared"):
             bss_eval(references, wrong)
-    with pytest.raises(AudioError, match="sources, channels, time"):
+    with pytest.raises(AudioError, match="stems, channels, time"):
         bss_eval(references[0], estimates[0])
-    with pytest.raises(AudioError, match="sources, channels, time"):
+    with pytest.raises(AudioError, match="stems, channels, time"):
         bss_eval(references[..., :0], estimates[..., :0])
 
 

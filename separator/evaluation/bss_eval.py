@@ -31,7 +31,8 @@ import torch
 from torch import Tensor
 from torch.fft import irfft, rfft
 
-from separator.errors import AudioError, ConfigError
+from separator.errors import ConfigError
+from separator.evaluation.checks import check_pair
 from separator.evaluation.parallel import ParallelMap, parallel_map
 from separator.evaluation.toeplitz import solve_block_toeplitz
 
@@ -107,7 +108,10 @@ def bss_eval(
         AudioError: for shapes that differ or samples that are not finite
         ConfigError: for a window, hop or filter length below one
     """
-    _check(references, estimates, window, hop, filter_length)
+    check_pair(references, estimates)
+    for name, value in (("window", window), ("hop", hop), ("filter_length", filter_length)):
+        if value < 1:
+            raise ConfigError(f"BSSEval can't work with {name}={value}; at least 1 is allowed.")
     references, estimates = references.detach(), estimates.detach()
     window = min(window, references.shape[-1])
     blocks = _Blocks.covering(window + filter_length - 1, filter_length)
@@ -124,23 +128,6 @@ def bss_eval(
         measure = partial(_frame_energies, responses=responses, blocks=blocks)
         energies = torch.cat(list(work(measure, *chunks)), dim=-1)
     return _ratios(energies)
-
-
-def _check(
-    references: Tensor, estimates: Tensor, window: int, hop: int, filter_length: int
-) -> None:
-    if references.ndim != 3 or references.shape != estimates.shape or 0 in references.shape:
-        raise AudioError(
-            f"References of shape {tuple(references.shape)} and estimates of shape "
-            f"{tuple(estimates.shape)} can't be compared; both must be the same "
-            "(sources, channels, time). Cut or pad neither: find out why they differ."
-        )
-    for name, signals in (("references", references), ("estimates", estimates)):
-        if not bool(signals.sum(dtype=torch.float64).isfinite()):
-            raise AudioError(f"The {name} hold samples that are NaN or infinite; none is allowed.")
-    for name, value in (("window", window), ("hop", hop), ("filter_length", filter_length)):
-        if value < 1:
-            raise ConfigError(f"BSSEval can't work with {name}={value}; at least 1 is allowed.")
 
 
 def _track_correlations(
