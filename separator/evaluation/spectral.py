@@ -17,7 +17,7 @@ from separator.evaluation.checks import check_pair, without_silent
 from separator.evaluation.parallel import parallel_map
 from separator.frames import reflected
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 _CHUNK = 2**17  # samples of frames that a thread transforms at once: they fit its cache
 
@@ -148,11 +148,11 @@ def _each_stem(
 
 
 def _map_frames(
-    function: Callable[[Tensor, Tensor], Result],
+    function: Callable[[Tensor, Tensor], _Result],
     reference: Tensor,
     estimate: Tensor,
     stft: _STFT,
-) -> list[Result]:
+) -> list[_Result]:
     """Apply a function to the spectra of some frames after the others.
 
     Shape:
@@ -167,7 +167,7 @@ def _map_frames(
     if stft.window == "hann":
         window = torch.hann_window(stft.n_fft, device=reference.device)
 
-    def measure(reference: Tensor, estimate: Tensor) -> Result:
+    def measure(reference: Tensor, estimate: Tensor) -> _Result:
         return function(rfft(reference * window).mT, rfft(estimate * window).mT)
 
     step = max(1, _CHUNK // stft.n_fft)
