@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import apply_mask, mixture_phase, ratio_mask, wiener, with_residual
+from separator.masks import apply_mask, ratio_mask, wiener, with_residual
 from separator.networks.layers import hide_prefix
 from separator.networks.states import State
 from separator.stft import STFT
 
 
 class Target(nn.Module):
-    """Estimate the magnitude of one stem.
+    """Estimate the mask of one stem.
 
     The means and scales standardise the input per bin and colour the output; training starts
     from statistics of its data.
@@ -77,14 +77,14 @@ class Target(nn.Module):
         return output
 
     def decode(self, hidden: Tensor, magnitude: Tensor) -> Tensor:
-        """Return the magnitude of the stem `(frames, batch, channels, freq)`."""
+        """Return the mask of the stem, not negative, `(frames, batch, channels, freq)`."""
         x = self.bn2(self.fc2(hidden.flatten(0, 1))).relu()
         mask: Tensor = self.bn3(self.fc3(x)).reshape(magnitude.shape)
-        return (mask * self.output_scale + self.output_mean).relu() * magnitude
+        return (mask * self.output_scale + self.output_mean).relu()
 
 
 class OpenUnmixCore(nn.Module):
-    """Estimate the magnitudes of all stems.
+    """Estimate masks of the magnitudes for all stems.
 
     Shape:
         - input: `(batch, channels, freq, frames)`
@@ -96,26 +96,25 @@ class OpenUnmixCore(nn.Module):
         self.target_models = nn.ModuleDict(targets)
 
     def forward(self, magnitude: Tensor, stems: Sequence[int] | None = None) -> Tensor:
-        """Return the magnitudes of the chosen stems (all by default)."""
+        """Return the masks of the chosen stems (all by default)."""
         targets: Any = list(self.target_models.children())
         x = magnitude.to(targets[0].fc1.weight.dtype).permute(3, 0, 1, 2)
         chosen = range(len(targets)) if stems is None else stems
-        estimates = self.estimates(x, targets, chosen)
-        return torch.stack(estimates).permute(2, 0, 3, 4, 1)
+        return torch.stack(self.masks(x, targets, chosen)).permute(2, 0, 3, 4, 1)
 
-    def estimates(self, x: Tensor, targets: list[Target], chosen: Sequence[int]) -> list[Tensor]:
+    def masks(self, x: Tensor, targets: list[Target], chosen: Sequence[int]) -> list[Tensor]:
         """Run the networks of the chosen stems, each on its own."""
-        estimates = []
+        masks = []
         for target in (targets[stem] for stem in chosen):
             hidden = target.encode(x)
-            estimates.append(target.decode(torch.cat([hidden, target.recur(hidden)], dim=-1), x))
-        return estimates
+            masks.append(target.decode(torch.cat([hidden, target.recur(hidden)], dim=-1), x))
+        return masks
 
 
 class CrossUnmixCore(OpenUnmixCore):
-    """Estimate the magnitudes by networks that share the averages of their hidden states."""
+    """Estimate masks by networks that share the averages of their hidden states."""
 
-    def estimates(self, x: Tensor, targets: list[Target], chosen: Sequence[int]) -> list[Tensor]:
+    def masks(self, x: Tensor, targets: list[Target], chosen: Sequence[int]) -> list[Tensor]:
         """Run all networks up to the decoders, and those of the chosen stems only."""
         shared = torch.stack([target.encode(x) for target in targets]).mean(0)
         recurred = torch.stack([target.recur(shared) for target in targets]).mean(0)
@@ -195,18 +194,18 @@ class OpenUnmix(nn.Module):
         """Return the estimates of the chosen stems (indices; all by default)."""
         spectrogram = self.stft(mixture)
         together = self.residual or self.softmask or self.wiener_iterations > 0
-        magnitudes = self.core(spectrogram.abs(), None if together else stems).float()
-        estimates = self.initial(magnitudes, spectrogram)
+        masks = self.core(spectrogram.abs(), None if together else stems).float()
+        estimates = self.initial(masks, spectrogram)
         if together:
             estimates = self.refined(estimates, spectrogram)
             estimates = estimates if stems is None else estimates[:, list(stems)]
         return self.stft.inverse(estimates, mixture.shape[-1])
 
-    def initial(self, magnitudes: Tensor, spectrogram: Tensor) -> Tensor:
+    def initial(self, masks: Tensor, spectrogram: Tensor) -> Tensor:
         """Return complex estimates with the phase of the mixture."""
         if self.softmask:
-            return apply_mask(ratio_mask(magnitudes), spectrogram)
-        return mixture_phase(magnitudes, spectrogram)
+            masks = ratio_mask(apply_mask(masks, spectrogram.abs()))
+        return apply_mask(masks, spectrogram)
 
     def refined(self, estimates: Tensor, spectrogram: Tensor) -> Tensor:
         """Append the residual, if it is asked for, and apply the Wiener filter."""
