@@ -1,19 +1,21 @@
 """The web app without a browser: queue, songs, limits, privacy, the player's addresses."""
 
+import errno
 import io
+import shutil
 import threading
-import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import make_signal, read_all
 
-from separator.audio import AudioWriter
+from separator.audio import AudioWriter, StemWriter
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
 from separator.inference import Progress
-from separator.web import compare, view
+from separator.web import compare, jobs, view
 from separator.web.jobs import Job, Queue, friendly
 from separator.web.overview import BANDS, COLUMNS, overview
 from separator.web.pool import ModelPool, interruptible
@@ -34,8 +36,8 @@ def service(tiny_models, tmp_path, monkeypatch):
     service.close()
 
 
-def finished(job: Job, seconds: float = 60) -> Job:
-    assert job.ended.wait(seconds), job.state
+def finished(job: Job) -> Job:
+    assert job.ended.wait(300), job.state  # only a machine that does much else needs so long
     return job
 
 
@@ -109,14 +111,16 @@ def test_errors_become_one_line_and_defects_stay_in_the_log(queue, caplog):
     assert "full" in friendly(OSError(28, "No space left on device"))
 
 
-def test_progress_tells_what_is_left():
+def test_progress_tells_what_is_left(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
     job = Job("song", "me", lambda job: None)
     job.begin("Separating")
     assert job.fraction is None and job.seconds_left is None
-    time.sleep(0.05)
+    clock[0] += 3.0
     job.report(Progress(1, 5))
     assert job.fraction == 0.2
-    assert job.seconds_left == pytest.approx(4 * 0.05, rel=0.9)
+    assert job.seconds_left == 12.0
     job.state = "running"
     html = view.status(job, 0)
     assert "1 of 5 segments" in html and "left" in html and 'value="0.2000"' in html
@@ -150,6 +154,14 @@ def test_the_spectrogram_shows_a_tone_at_its_height():
     loudest = picture[100:-100].argmax(1)
     assert abs(loudest - band).max() < 2
     assert picture[100:-100].max(1).min() > 240  # full scale
+
+
+def test_pictures_do_not_depend_on_how_the_stream_is_cut():
+    signal = make_signal(RATE * 3, RATE)
+    whole = overview([signal], signal.shape[1], RATE)
+    cut = overview(np.array_split(signal, 53, axis=1), signal.shape[1], RATE)
+    assert (whole.peaks == cut.peaks).all()
+    assert (whole.spectrogram == cut.spectrogram).all()
 
 
 @pytest.mark.parametrize("samples", [1, 7, 1201, 50_000])
@@ -202,12 +214,13 @@ def test_the_zip_holds_the_stems_under_their_names(pair):
 
 
 def test_songs_expire_and_their_files_too(tmp_path):
-    library = Library(tmp_path / "songs", keep_seconds=0.05)
+    library = Library(tmp_path / "songs", keep_seconds=60)
     folder = library.new_folder()
     assert folder.stat().st_mode & 0o077 == 0
     song = library.add(Song(folder.name, folder, "s", RATE, 2, 1, ()))
+    library.expire()
     assert library.get(song.token) is song
-    time.sleep(0.1)
+    song.used -= 61
     library.expire()
     assert not folder.exists()
     with pytest.raises(AudioError, match="no longer"):
@@ -274,15 +287,93 @@ def test_models_are_found_by_exact_names_only(service, song, name):
 
 def test_cancel_stops_inside_the_network(service, song, monkeypatch):
     path = song("a.wav", make_signal(RATE * 10, RATE))
+    seen: list[Progress] = []
+    begun = threading.Event()
+
+    def report(job: Job, progress: Progress) -> None:
+        seen.append(progress)
+        begun.set()
+
+    monkeypatch.setattr(Job, "report", report)
+    job = service.submit(Request(path, "tiny", shifts=50), "me/")
+    assert begun.wait(300)
+    service.queue.cancel(job)
+    assert finished(job).state == "cancelled"
+    assert seen[-1].done < seen[-1].total
+    assert not list((service.root / "songs").iterdir())
+
+
+def test_cancel_stops_the_drawing_of_a_long_song(service, song, monkeypatch):
+    path = song("a.wav", make_signal(RATE, RATE))
+    begin = Job.begin
+
+    def begin_and_cancel(job: Job, step: str) -> None:
+        begin(job, step)
+        if step == "Drawing":
+            job.cancel.set()
+
+    monkeypatch.setattr(Job, "begin", begin_and_cancel)
+    assert finished(service.submit(Request(path, "tiny"), "me/")).state == "cancelled"
+    assert not list((service.root / "songs").iterdir())
+
+
+def test_closing_waits_for_the_thread_that_works(tiny_models, monkeypatch, song):
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
+    service = Service(Settings(device="cpu"))
     begun = threading.Event()
     monkeypatch.setattr(Job, "report", lambda job, progress: begun.set())
+    path = song("a.wav", make_signal(RATE * 10, RATE))
     job = service.submit(Request(path, "tiny", shifts=50), "me/")
-    assert begun.wait(60)
-    began = time.perf_counter()
-    service.queue.cancel(job)
-    assert finished(job, 10).state == "cancelled"
-    assert time.perf_counter() - began < 2
+    assert begun.wait(300)
+    service.close()
+    assert job.state == "cancelled"
+    names = {thread.name for thread in threading.enumerate()}
+    assert not names & {"separator-jobs", "separator-sweep", "prefetch"}
+    assert not service.root.exists()
+
+
+def test_twenty_songs_in_the_queue_become_twenty_results(service, song):
+    path = song("a.wav", make_signal(100, RATE))
+    waiting = [
+        service.submit(Request(path, "tiny", title=f"song {number}"), f"user{number}/")
+        for number in range(20)
+    ]
+    assert {finished(job).state for job in waiting} == {"done"}
+    assert [job.result.title for job in waiting] == [f"song {number}" for number in range(20)]
+    assert len({job.result.token for job in waiting}) == 20
+
+
+def test_a_full_disk_is_foreseen(service, song, monkeypatch):
+    path = song("a.wav")
+    usage = shutil.disk_usage(path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(AudioError, match="disk is too full"):
+        service.submit(Request(path, "tiny"), "me/")
+
+
+def test_a_disk_that_fills_up_fails_one_job_alone(service, song, monkeypatch):
+    path = song("a.wav")
+
+    def write(writer: object, pieces: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StemWriter, "write", write)
+        job = finished(service.submit(Request(path, "tiny"), "me/"))
+    assert job.state == "failed"
+    assert "full" in job.error and str(path.parent) not in job.error
     assert not list((service.root / "songs").iterdir())
+    assert finished(service.submit(Request(path, "tiny"), "me/")).state == "done"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a\x00b", "..", "<b>bold</b>"])
+def test_titles_and_leftovers_stay_in_their_folder(service, song, name):
+    wanted = Request(song("a.wav"), "tiny", title=name, stems=("vocals",), residual=name)
+    result = finished(service.submit(wanted, "me/")).result
+    assert not set("/\\\0<>") & set(result.title + result.tracks[2].name)
+    assert {track.path.parent for track in result.tracks} == {result.folder}
+    with zipfile.ZipFile(result.archive()) as archive:
+        assert all("/" not in member for member in archive.namelist())
 
 
 def test_a_model_is_stopped_between_its_layers(tiny):
@@ -318,6 +409,23 @@ def test_strangers_may_not_change_models():
     assert Settings(host="0.0.0.0", user="me", password="secret").may_manage
     with pytest.raises(ConfigError, match="password"):
         Settings(user="me")
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/b", ".hidden", "tiny"])
+def test_a_model_cannot_be_added_outside_its_folder(service, tiny_models, tmp_path, name):
+    weights, config = tmp_path / "w.safetensors", tmp_path / "w.yaml"
+    weights.write_bytes((tiny_models / "tiny.safetensors").read_bytes())
+    sections = {
+        "audio": {"chunk_size": RATE},
+        "model": {"dim": 8, "depth": 1, "stft_n_fft": 512, "stft_hop_length": 256}
+        | {"freqs_per_bands": [1, 8, 56, 192], "mlp_expansion_factor": 1},
+        "training": {"instruments": ["drums", "bass", "other", "vocals"]},
+    }
+    config.write_text(yaml.safe_dump(sections))
+    before = sorted(tiny_models.rglob("*"))
+    with pytest.raises(ConfigError, match=r"name|There is a model"):
+        service.catalog.add(weights, config, name=name)
+    assert sorted(tiny_models.rglob("*")) == before
 
 
 def test_a_hostile_checkpoint_is_refused(service, tmp_path):

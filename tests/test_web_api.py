@@ -145,3 +145,24 @@ def test_songs_of_the_page_are_not_served_as_files(server, clip):
     for address in (str(track), f"{server.service.uploads}/../songs/{track.parent.name}/01.wav"):
         assert httpx.get(f"{server.url}gradio_api/file={quote(address)}").status_code == 403
     assert httpx.get(f"{server.url}stems/{job.result.token}/track/1").status_code == 200
+
+
+def test_a_password_keeps_strangers_out(tiny_models, monkeypatch):
+    from starlette.testclient import TestClient
+
+    from separator.web.app import build_app
+    from separator.web.service import Service
+    from separator.web.settings import Settings
+
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # so that it is put back afterwards
+    service = Service(Settings(host="0.0.0.0", user="me", password="secret", device="cpu"))
+    with TestClient(build_app(service)) as browser:
+        for address in ("config", "gradio_api/info", "gradio_api/file=x"):
+            assert browser.get(f"/{address}").status_code == 401, address
+        wrong = {"username": "me", "password": "guess"}
+        assert browser.post("/login", data=wrong).status_code == 400
+        assert browser.get("/config").status_code == 401
+        assert browser.post("/login", data={**wrong, "password": "secret"}).status_code == 200
+        assert browser.get("/config").status_code == 200
+    service.close()

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from separator.web.service import Service
 
 
+# Gradio's own words, where ours are plainer.
+_WORDS = {
+    "upload_text.drop_file": "Drop a file here",
+    "upload_text.or": "or",
+    "upload_text.click_to_upload": "click to choose one",
+}
+
+
 def build_app(service: Service) -> FastAPI:
     """Build the web application: our own addresses, and Gradio's pages for the rest."""
     _be_private(service)
@@ -41,6 +49,7 @@ def build_app(service: Service) -> FastAPI:
         max_file_size=settings.max_bytes,
         theme=make_theme(),
         head=ASSETS,
+        i18n=gr.I18n(en=_WORDS),
         footer_links=["api"],
         run_history=False,
         enable_monitoring=False,

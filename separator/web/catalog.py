@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from separator.cards import AnyCard, Card
+from separator.cards import AnyCard, Card, Ensemble
 from separator.downloads import Progress, megabytes
 from separator.errors import ConfigError, ModelError, SeparatorError, nearest
 from separator.members import resolve
@@ -88,17 +88,21 @@ class Catalog:
         for model in models_of(card):
             download(model, progress=progress)
 
+    def may_delete(self, card: AnyCard) -> bool:
+        """Whether there is something to delete: a model that was added, or weights that came."""
+        return self.is_added(card) or bool(_fetched(card))
+
     def delete(self, name: str) -> None:
-        """Delete what was downloaded for a model, or a model that was added.
+        """Delete what was downloaded for a model; if nothing was, a model that was added.
 
         Raises:
             ModelError: It came with the program, or nothing of it is here.
         """
         card = self.find(name)
-        if self.is_added(card):
+        fetched = _fetched(card)
+        if self.is_added(card) and (isinstance(card, Ensemble) or not fetched):
             self._forget(card)
             return
-        fetched = [model for model in models_of(card) if not model.bundled and is_available(model)]
         if not fetched:
             raise ModelError(f"Nothing was downloaded for '{name}'; there is nothing to delete.")
         for model in fetched:
@@ -156,6 +160,11 @@ def models_of(card: AnyCard) -> list[Card]:
     return list(resolve(card).models)
 
 
+def _fetched(card: AnyCard) -> list[Card]:
+    """Return the models whose weights were downloaded."""
+    return [model for model in models_of(card) if not model.bundled and is_available(model)]
+
+
 def is_here(card: AnyCard) -> bool:
     """Tell whether all weights are here."""
     return all(is_available(model) for model in models_of(card))
@@ -209,6 +218,14 @@ def summary(card: AnyCard, speed: float | None) -> list[tuple[str, str]]:
     return facts
 
 
+def in_short(card: AnyCard, speed: float | None) -> str:
+    """Say in three lines what a model is called, what it is good for, and what it costs."""
+    costs = [megabytes(size_of(card)), f"licence: {card.licence}"]
+    if speed is not None:
+        costs.append(_speed(speed))
+    return f"{card.name}\n{card.description}\n{', '.join(costs)}"
+
+
 def _kind(card: AnyCard) -> str:
     if isinstance(card, Card):
         return _KINDS.get(card.network, card.network)
@@ -219,13 +236,13 @@ def _speed(speed: float | None) -> str:
     """Write seconds of work per second of music for people.
 
     >>> _speed(0.25), _speed(3.0), _speed(None)
-    ('4 x faster than playing', '3 x slower than playing', 'not measured yet')
+    ('4 times faster than playing', '3 times slower than playing', 'not measured yet')
     """
     if speed is None:
         return "not measured yet"
     if speed < 1:
-        return f"{1 / speed:.2g} x faster than playing"
-    return f"{speed:.2g} x slower than playing"
+        return f"{1 / speed:.2g} times faster than playing"
+    return f"{speed:.2g} times slower than playing"
 
 
 class Speeds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,20 +48,30 @@ def overview(blocks: Iterable[Block], samples: int, sample_rate: int) -> Overvie
     columns = min(COLUMNS, max(1, samples))
     peaks = np.zeros(columns, np.float32)
     spectra = np.zeros((columns, BANDS), np.float32)
-    edges = np.arange(columns + 1) * samples // columns
+    sizes = np.diff(np.arange(columns + 1) * samples // columns)
     painter = _Painter(sample_rate)
-    column, buffer = 0, np.zeros((1, 0), np.float32)
-    for block in blocks:
-        buffer = np.concatenate([np.broadcast_to(buffer, (len(block), buffer.shape[1])), block], 1)
-        while column < columns and buffer.shape[1] >= (size := edges[column + 1] - edges[column]):
+    column, buffer = 0, None
+    for block in _with_silence(blocks, _FFT):
+        buffer = block if buffer is None else np.concatenate([buffer, block], axis=1)
+        while column < columns and buffer.shape[1] >= max(sizes[column], _FFT):
+            size = sizes[column]
             peaks[column] = np.abs(buffer[:, :size]).max(initial=0)
             spectra[column] = painter(buffer[:, : max(size, _FFT)])
             buffer, column = buffer[:, size:], column + 1
     return Overview(_bytes(peaks), _bytes(1 + spectra / RANGE_DB))
 
 
+def _with_silence(blocks: Iterable[Block], samples: int) -> Iterator[Block]:
+    """Yield the blocks and then silence, for the last columns look beyond the end."""
+    channels = 1
+    for block in blocks:
+        channels = len(block)
+        yield block
+    yield np.zeros((channels, samples), np.float32)
+
+
 class _Painter:
-    """Turn a piece of sound into the levels of its bands, in dB of full scale."""
+    """Turn a piece of sound, no shorter than a frame, into the levels of its bands in dB."""
 
     def __init__(self, sample_rate: int) -> None:
         edges = np.geomspace(LOWEST, min(HIGHEST, sample_rate / 2), BANDS + 1)
@@ -71,10 +81,9 @@ class _Painter:
         self._window = np.hanning(_FFT).astype(np.float32)
 
     def __call__(self, piece: Block) -> npt.NDArray[np.float32]:
-        start = max(0, (piece.shape[1] - _FFT) // 2)
+        start = (piece.shape[1] - _FFT) // 2
         frame = piece[:, start : start + _FFT].mean(0)
-        window = self._window[: len(frame)]
-        spectrum = np.abs(np.fft.rfft(frame * window, _FFT)) * (4 / _FFT)
+        spectrum = np.abs(np.fft.rfft(frame * self._window)) * (4 / _FFT)
         levels = np.maximum.reduceat(spectrum[: self._stop], self._starts)
         decibels: npt.NDArray[np.float32] = 20 * np.log10(np.maximum(levels, 1e-6))
         return decibels

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from separator.downloads import megabytes
 from separator.web.jobs import Job
 
 ASSETS = (
     '<link rel="icon" href="/stems-static/icon.svg" type="image/svg+xml">'
     '<link rel="stylesheet" href="/stems-static/app.css">'
     '<script type="module" src="/stems-static/player.js"></script>'
+    '<script type="module" src="/stems-static/recorder.js"></script>'
 )
 
 
@@ -21,6 +23,11 @@ class Html(str):
 def player(token: str) -> str:
     """Return the player of a song."""
     return f'<stem-player src="/stems/{escape(token)}"></stem-player>'
+
+
+def recorder(upload: str) -> str:
+    """Return a button that records into the upload of that selector."""
+    return f'<song-recorder for="{escape(upload)}"></song-recorder>'
 
 
 def status(job: Job, place: int) -> str:
@@ -53,7 +60,7 @@ def detail(job: Job) -> str:
 def amount(job: Job) -> str:
     """Say how much of how much is done, in the job's unit."""
     if job.unit == "bytes":
-        return f"{job.done / 1e6:.0f} of {(job.total or 0) / 1e6:.0f} MB"
+        return f"{megabytes(job.done)} of {megabytes(job.total or 0)}"
     return f"{job.done} of {job.total} {job.unit}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -18,8 +18,8 @@ _INTRO = view.message("Choose several songs; each is separated in turn. One that
 _TICK = 0.4
 
 
-def build(service: Service) -> gr.Dropdown:
-    """Put the page into the layout; return the choice of models."""
+def build(service: Service) -> dict[Any, Callable[[], Any]]:
+    """Put the page into the layout; return its choice of models, and how that is renewed."""
     default = service.catalog.default()
     stems = stem_choices(service, default)
     with gr.Row(elem_classes="sep-columns"):
@@ -28,7 +28,7 @@ def build(service: Service) -> gr.Dropdown:
             model = gr.Dropdown(
                 models(service), value=default, label="Model", elem_id="batch-model"
             )
-            wanted = gr.CheckboxGroup(stems, value=stems, label="Stems")
+            wanted = gr.CheckboxGroup(stems, value=stems, label="Stems", elem_classes="sep-stems")
             with gr.Row(elem_classes="sep-actions"):
                 run = gr.Button("Separate all", variant="primary", elem_id="batch-run")
                 cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel")
@@ -95,7 +95,7 @@ def build(service: Service) -> gr.Dropdown:
     )
     cancel.click(stop, queue=False, **EVENT)
     listen.change(play, listen, player, **EVENT)
-    return model
+    return {model: lambda: gr.Dropdown(choices=models(service))}
 
 
 def _submit(service: Service, path: str, fields: dict[str, Any], owner: str) -> Job:

@@ -12,7 +12,7 @@ import gradio as gr
 from separator.errors import ConfigError
 from separator.times import seconds_of
 from separator.web import view
-from separator.web.catalog import summary
+from separator.web.catalog import in_short, summary
 from separator.web.jobs import Job, Queue
 from separator.web.service import BIT_DEPTHS, FORMATS, Request, Service
 
@@ -65,9 +65,12 @@ def models(service: Service) -> list[tuple[str, str]]:
     return [(card.name, card.name) for card in service.catalog.ready()]
 
 
-def about(service: Service, name: str | None) -> str:
-    """Say in one line what a model is good for."""
-    return service.catalog.find(name).description if name else "None is here; see Models."
+def model_cards(service: Service) -> list[tuple[str, str]]:
+    """Return the same choices, each with what it is good for and what it costs."""
+    return [
+        (in_short(card, service.speeds.get(card.name)), card.name)
+        for card in service.catalog.ready()
+    ]
 
 
 def model_facts(service: Service, name: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ _INTRO = """
 """
 
 
-def build(service: Service) -> list[gr.Dropdown]:
-    """Put the page into the layout; return the choices of models."""
+def build(service: Service) -> dict[Any, Callable[[], Any]]:
+    """Put the page into the layout; return its choices of models, and how they are renewed."""
     ready = models(service)
     default = service.catalog.default()
     other = next((name for _, name in ready if name != default), default)
@@ -88,4 +88,4 @@ def build(service: Service) -> list[gr.Dropdown]:
         **EVENT,
     )
     cancel.click(stop, queue=False, **EVENT)
-    return [first, second]
+    return dict.fromkeys((first, second), lambda: gr.Dropdown(choices=models(service)))

@@ -12,15 +12,16 @@ TITLE = "Separator"
 
 def build_pages(service: Service) -> gr.Blocks:
     """Lay out all pages; a closed tab stops what it began."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as pages:
+    kept = round(service.settings.keep_seconds)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, kept)) as pages:
         gr.HTML(f'<h1 class="sep-brand">{TITLE}</h1>')
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Separate", id="separate"):
-                choosers = [separate.build(service)]
+                choosers = separate.build(service)
             with gr.Tab("Batch", id="batch"):
-                choosers.append(batch.build(service))
+                choosers |= batch.build(service)
             with gr.Tab("Compare", id="compare"):
-                choosers += compare.build(service)
+                choosers |= compare.build(service)
             with gr.Tab("Models", id="models"):
                 zoo.build(service, pages, choosers)
         endpoints.build(service)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import gradio as gr
@@ -13,9 +13,8 @@ from separator.web.jobs import friendly
 from separator.web.pages.common import (
     EVENT,
     Advanced,
-    about,
+    model_cards,
     model_facts,
-    models,
     range_of,
     session,
     stem_choices,
@@ -27,33 +26,36 @@ from separator.web.service import Service
 _WELCOME = """
 <div class="sep-welcome">
 <h2>Drop a song, get its stems</h2>
-<ol><li>Choose a file on the left: wav, flac, mp3, m4a, ogg, opus, a video.</li>
+<ol><li>Choose a file (wav, flac, mp3, m4a, ogg, opus, a video), or record one.</li>
 <li>Press <b>Separate</b>. Nothing leaves the computer that this page comes from.</li>
 <li>Play the stems here: solo, mute, loop, compare, download.</li></ol></div>
 """
 
 
-def build(service: Service) -> gr.Dropdown:
-    """Put the page into the layout; return the choice of models."""
+def build(service: Service) -> dict[Any, Callable[[], Any]]:
+    """Put the page into the layout; return its choice of models, and how that is renewed."""
     default = service.catalog.default()
     stems = stem_choices(service, default)
     with gr.Row(elem_classes="sep-columns"):
         with gr.Column(scale=1, min_width=316, elem_classes="sep-side"):
             song = gr.File(label="Song", elem_id="song", height=120)
-            model = gr.Dropdown(
-                models(service),
+            gr.HTML(view.recorder("#song"))
+            model = gr.Radio(
+                model_cards(service),
                 value=default,
                 label="Model",
-                info=about(service, default),
                 elem_id="model",
+                elem_classes="sep-cards",
             )
-            wanted = gr.CheckboxGroup(stems, value=stems, label="Stems", elem_id="stems")
+            wanted = gr.CheckboxGroup(
+                stems, value=stems, label="Stems", elem_id="stems", elem_classes="sep-stems"
+            )
             with gr.Row(elem_classes="sep-actions"):
                 run = gr.Button("Separate", variant="primary", elem_id="separate")
                 cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
             with gr.Accordion("About this model", open=False):
                 facts = gr.HTML(model_facts(service, default))
-            with gr.Accordion("Range, instrumental, recording", open=False):
+            with gr.Accordion("Range and instrumental", open=False):
                 rest = gr.Checkbox(
                     False,
                     label="Also what these stems leave over",
@@ -64,27 +66,19 @@ def build(service: Service) -> gr.Dropdown:
                 with gr.Row():
                     start = gr.Textbox("", label="From", placeholder="0:00", min_width=90)
                     end = gr.Textbox("", label="To", placeholder="the end", min_width=90)
-                recording = gr.Audio(
-                    sources=["microphone"], type="filepath", format="wav", label="Recording"
-                )
             advanced = Advanced()
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML("", elem_id="status")
             player = gr.HTML(_WELCOME, elem_id="player")
             demo = gr.Button("Try it with the demo song", elem_id="demo")
 
-    def describe(name: str) -> tuple[Any, Any, str]:
+    def describe(name: str) -> tuple[Any, str]:
         choices = stem_choices(service, name)
-        return (
-            gr.Dropdown(info=about(service, name)),
-            gr.CheckboxGroup(choices, value=choices),
-            model_facts(service, name),
-        )
+        return gr.CheckboxGroup(choices, value=choices), model_facts(service, name)
 
     async def separate_song(
         request: gr.Request,
         song: str | None,
-        recording: str | None,
         model: str,
         wanted: list[str],
         rest: bool,
@@ -95,7 +89,7 @@ def build(service: Service) -> gr.Dropdown:
         """Separate one song; the result is the player's HTML."""
         idle = {run: gr.Button(interactive=True), cancel: gr.Button(visible=False)}
         try:
-            if not (song or recording):
+            if not song:
                 raise SeparatorError("Choose a song first, or record one.")
             if not wanted:
                 raise SeparatorError("Choose at least one stem.")
@@ -103,7 +97,7 @@ def build(service: Service) -> gr.Dropdown:
             everything = set(wanted) == set(stem_choices(service, model))
             job = service.submit(
                 upload(
-                    song or recording or "",
+                    song,
                     model=model,
                     stems=() if everything else tuple(wanted),
                     residual=_residual(service, model, wanted) if rest else "",
@@ -133,14 +127,14 @@ def build(service: Service) -> gr.Dropdown:
         service.queue.cancel_all(session(request, "separate"))
 
     outputs = [status, player, run, cancel, demo]
-    inputs = [song, recording, model, wanted, rest, start, end, *advanced.inputs]
-    model.change(describe, model, [model, wanted, facts], **EVENT)
+    inputs = [song, model, wanted, rest, start, end, *advanced.inputs]
+    model.change(describe, model, [wanted, facts], **EVENT)
     run.click(separate_song, inputs, outputs, **EVENT)
     demo.click(lambda: str(service.demo_song()), None, song, **EVENT).then(
         separate_song, inputs, outputs, **EVENT
     )
     cancel.click(stop, queue=False, **EVENT)
-    return model
+    return {model: lambda: gr.Radio(choices=model_cards(service))}
 
 
 def _residual(service: Service, model: str, wanted: list[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,26 @@ import gradio as gr
 from separator.cards import AnyCard
 from separator.downloads import megabytes
 from separator.web import view
-from separator.web.catalog import best_score, place, size_of, stems_of
+from separator.web.catalog import best_score, is_here, place, size_of, stems_of
 from separator.web.jobs import friendly
-from separator.web.pages.common import EVENT, model_facts, models, session, watch
+from separator.web.pages.common import EVENT, model_facts, session, watch
 from separator.web.service import Service
 
 _ANY = "any"
+_PICK = """
+element.addEventListener("click", (event) => {
+  const name = event.target.closest("[data-model]")?.dataset.model;
+  if (name) trigger("click", { name });
+});
+"""
 
 
-def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -> None:
-    """Put the page into the layout; `choosers` are the other pages' choices of models."""
+def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[], Any]]) -> None:
+    """Put the page into the layout.
+
+    Args:
+        choosers: The other pages' choices of models, and how each is renewed.
+    """
     cards = service.catalog.cards()
     stem_names = [_ANY, *stems_of(cards)]
     licences = [_ANY, *sorted({card.licence for card in cards})]
@@ -31,20 +42,25 @@ def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -
         licence = gr.Dropdown(licences, value=_ANY, label="Licence")
     with gr.Row(elem_classes="sep-columns"):
         with gr.Column(scale=5, min_width=320):
-            table = gr.HTML(_table(cards, None), elem_id="zoo-table")
+            table = gr.HTML(
+                view.message("Reading the cards …"),  # they come when the page is there
+                elem_id="zoo-table",
+                js_on_load=_PICK,
+                apply_default_css=False,
+            )
         with gr.Column(scale=2, min_width=316, elem_classes="sep-side"):
             chosen = gr.Dropdown(
                 [card.name for card in cards],
                 value=service.catalog.default(),
-                label="One of them",
+                label="Model",
                 elem_id="zoo-model",
             )
-            facts = gr.HTML(model_facts(service, service.catalog.default()))
+            facts = gr.HTML(model_facts(service, service.catalog.default()), elem_id="zoo-facts")
             status = gr.HTML("", elem_id="zoo-status")
             with gr.Row(visible=manage, elem_classes="sep-actions"):
-                get = gr.Button("Download", variant="primary", elem_id="zoo-get")
-                stop = gr.Button("Cancel", visible=False)
-                delete = gr.Button("Delete", elem_id="zoo-delete")
+                get = gr.Button("Download", variant="primary", interactive=False, elem_id="zoo-get")
+                stop = gr.Button("Cancel", visible=False, elem_id="zoo-stop")
+                delete = gr.Button("Delete", interactive=False, elem_id="zoo-delete")
             with gr.Accordion("Add a model", open=False, visible=manage):
                 gr.HTML(
                     view.message(
@@ -59,10 +75,9 @@ def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -
 
     def refreshed() -> dict[Any, Any]:
         """Show the zoo as it is now, here and on the other pages."""
-        ready = models(service)
         return {
             table: _table(service.catalog.cards(), None),
-            **{chooser: gr.Dropdown(choices=ready) for chooser in choosers},
+            **{chooser: renewed() for chooser, renewed in choosers.items()},
         }
 
     def find(words: str, stem: str, licence: str) -> tuple[str, Any]:
@@ -70,8 +85,21 @@ def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -
         names = [card.name for card in found]
         return _table(found, None if stem == _ANY else stem), gr.Dropdown(names)
 
-    def describe(name: str | None) -> tuple[str, str]:
-        return model_facts(service, name), ""
+    def shown(name: str | None) -> dict[Any, Any]:
+        """Show one model, and what can be done with it."""
+        card = service.catalog.find(name) if name else None
+        return {
+            facts: model_facts(service, name),
+            get: gr.Button(interactive=card is not None and not is_here(card)),
+            delete: gr.Button(interactive=card is not None and service.catalog.may_delete(card)),
+        }
+
+    def describe(name: str | None) -> dict[Any, Any]:
+        return {**shown(name), status: ""}
+
+    def pick(event: gr.EventData) -> dict[Any, Any]:
+        name = service.catalog.find(event.name).name
+        return {**describe(name), chosen: name}
 
     async def download(request: gr.Request, name: str) -> AsyncIterator[dict[Any, Any]]:
         try:
@@ -79,13 +107,13 @@ def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -
         except Exception as error:
             yield {status: view.problem(friendly(error))}
             return
-        yield {stop: gr.Button(visible=True)}
+        yield {stop: gr.Button(visible=True), get: gr.Button(interactive=False)}
         async for html in watch(service.downloads, job):
             yield {status: html}
         end = {status: view.message(f"{name} is ready to use.")} if job.state == "done" else {}
         yield {
             stop: gr.Button(visible=False),
-            facts: model_facts(service, name),
+            **shown(name),
             **refreshed(),
             **end,
         }
@@ -99,7 +127,14 @@ def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -
             service.catalog.delete(name)
         except Exception as error:
             return {status: view.problem(friendly(error))}
-        return {status: view.message(f"{name} was deleted."), **refreshed()}
+        left = [card.name for card in service.catalog.cards()]
+        kept = name if name in left else service.catalog.default()
+        return {
+            status: view.message(f"{name} was deleted."),
+            chosen: gr.Dropdown(left, value=kept),
+            **shown(kept),
+            **refreshed(),
+        }
 
     def add_model(checkpoint: str | None, config: str | None, name: str) -> dict[Any, Any]:
         if not (checkpoint and config):
@@ -116,8 +151,9 @@ def build(service: Service, pages: gr.Blocks, choosers: Sequence[gr.Dropdown]) -
     pages.load(refreshed, outputs=[table, *choosers], **EVENT)
     for field in (words, stem, licence):
         field.change(find, [words, stem, licence], [table, chosen], **EVENT)
-    chosen.change(describe, chosen, [facts, status], **EVENT)
-    everything = [status, table, facts, stop, chosen, *choosers]
+    chosen.input(describe, chosen, [facts, status, get, delete], **EVENT)
+    table.click(pick, None, [chosen, facts, status, get, delete], **EVENT)
+    everything = [status, table, facts, get, stop, delete, chosen, *choosers]
     get.click(download, chosen, everything, **EVENT)
     stop.click(cancel, queue=False, **EVENT)
     delete.click(remove, chosen, everything, **EVENT)
@@ -148,4 +184,6 @@ def _row(card: AnyCard, stem: str | None) -> tuple[str, ...]:
     if len(card.stems) > 6:
         stems += f" and {len(card.stems) - 6} more"
     weights = view.Html(f'<span class="unit">{size}</span>')
-    return card.name, stems, weights, score, card.licence
+    name = escape(card.name)
+    pick = view.Html(f'<button type="button" class="pick" data-model="{name}">{name}</button>')
+    return pick, stems, weights, score, card.licence

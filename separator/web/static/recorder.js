@@ -1,0 +1,99 @@
+// <song-recorder for="#song">: records from the microphone and hands the file to an upload.
+//
+// What browsers do to speech (echo cancellation, noise suppression, automatic gain) spoils music,
+// so all of it is switched off.
+
+import { icon } from "./icons.js";
+
+const SOUND = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+const KINDS = [
+  ["audio/webm;codecs=opus", "webm"],
+  ["audio/mp4", "m4a"],
+  ["audio/ogg;codecs=opus", "ogg"],
+];
+const BITS_PER_SECOND = 256_000;
+
+export class SongRecorder extends HTMLElement {
+  connectedCallback() {
+    this.root = this.shadowRoot || this.attachShadow({ mode: "open" });
+    this.root.innerHTML = `<link rel="stylesheet" href="/stems-static/recorder.css">
+      <button type="button" aria-pressed="false">${icon("record")}<span>Record</span></button>
+      <output aria-live="off"></output><p role="alert"></p>`;
+    this.button = this.root.querySelector("button");
+    this.button.onclick = () => (this.recorder ? this.recorder.stop() : this.record());
+  }
+
+  disconnectedCallback() {
+    this.recorder?.stop();
+  }
+
+  say(text) {
+    this.root.querySelector("p").textContent = text;
+  }
+
+  async record() {
+    this.say("");
+    if (!navigator.mediaDevices) {
+      this.say("Browsers record only on pages of this computer, or over https.");
+      return;
+    }
+    try {
+      const stream = await navigator.mediaDevices.getUserMedia({ audio: SOUND });
+      this.start(stream);
+    } catch (error) {
+      const refused = error.name === "NotAllowedError";
+      this.say(refused ? "The browser was not allowed to record." : "No microphone was found.");
+    }
+  }
+
+  start(stream) {
+    const [type, suffix] = KINDS.find(([kind]) => MediaRecorder.isTypeSupported(kind));
+    const options = { mimeType: type, audioBitsPerSecond: BITS_PER_SECOND };
+    const [recorder, pieces, began] = [new MediaRecorder(stream, options), [], Date.now()];
+    recorder.ondataavailable = (event) => pieces.push(event.data);
+    recorder.onstop = () => {
+      clearInterval(this.timer);
+      for (const track of stream.getTracks()) track.stop();
+      this.recorder = null;
+      this.show(false);
+      if (this.isConnected) this.hand(new File(pieces, `Recording.${suffix}`, { type }));
+    };
+    this.recorder = recorder;
+    this.show(true);
+    const tick = () => {
+      const seconds = Math.floor((Date.now() - began) / 1000);
+      const rest = String(seconds % 60).padStart(2, "0");
+      this.root.querySelector("output").textContent = `${Math.floor(seconds / 60)}:${rest}`;
+    };
+    tick();
+    this.timer = setInterval(tick, 250);
+    recorder.start(1000);
+  }
+
+  show(recording) {
+    this.button.setAttribute("aria-pressed", String(recording));
+    this.button.querySelector("span").textContent = recording ? "Stop" : "Record";
+    if (!recording) this.root.querySelector("output").textContent = "";
+  }
+
+  // Put a file where the upload takes its files, in place of one that is there.
+  async hand(file) {
+    const upload = document.querySelector(this.getAttribute("for"));
+    const find = () => upload.querySelector("input[type=file]");
+    if (!find()) upload.querySelector("button[aria-label=Clear]")?.click();
+    for (let frame = 0; frame < 120 && !find(); frame += 1) {
+      await new Promise((done) => requestAnimationFrame(done));
+    }
+    const files = new DataTransfer();
+    files.items.add(file);
+    const input = find();
+    if (!input) {
+      this.say("Take the song away first, then record again.");
+      return;
+    }
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+}
+
+if (!customElements.get("song-recorder")) customElements.define("song-recorder", SongRecorder);
