@@ -112,8 +112,8 @@ class Equalizer(Effect):
         frequency: PositiveRange of centres in Hz, their logarithms evenly spread.
         q: PositiveRange of widths (centre over bandwidth), evenly spread.
 
-    Reference: like the synthetic songs' equalizer; in use by Steinmetz et al. (2022), Style
-    transfer of audio effects with differentiable signal processing, among others.
+    Reference: Bristow-Johnson, Cookbook formulae for audio EQ biquad filter coefficients; ranges
+    as in the synthetic songs.
     """
 
     chance: Chance = 0.3

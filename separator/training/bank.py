@@ -136,27 +136,28 @@ class Bank:
         first = (place >> _BITS).clamp(0, time - 1)
         between = ((place & (one - 1)).float() / one)[..., None, :]
         rows = (clip[..., None] * channels + torch.arange(channels, device=clip.device)) * time
-        taps = [
-            self.samples.view(-1)[
-                rows[..., None] + (first + shift).clamp(0, time - 1)[..., None, :]
-            ].float()
-            for shift in (-1, 0, 1, 2)
-        ]
+        samples = self.samples.view(-1)
+        out = torch.zeros((*clip.shape, channels, length), device=clip.device)
+        for shift, weight in zip((-1, 0, 1, 2), _weights(between), strict=True):
+            taps = (first + shift).clamp(0, time - 1)[..., None, :]
+            out += weight * samples[rows[..., None] + taps]
         inside = torch.minimum(place, (time - 1) * one - place) >> _BITS
         fade = (inside / (max(1.0, FADE * self.sample_rate) * speed[..., None])).clamp(0.0, 1.0)
-        return _cubic(taps, between) * (fade * self.scales[clip][..., None])[..., None, :]
+        return out * (fade * self.scales[clip][..., None])[..., None, :]
 
 
-def _cubic(taps: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Interpolate between the middle two of four samples (Catmull-Rom).
+def _weights(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weigh four samples for a place `x` in [0, 1] between the middle two (Catmull-Rom).
 
-    >>> _cubic([torch.tensor(t) for t in (0.0, 1.0, 2.0, 3.0)], torch.tensor(0.25)).item()
-    1.25
+    >>> [weight.item() for weight in _weights(torch.tensor(0.5))]
+    [-0.0625, 0.5625, 0.5625, -0.0625]
     """
-    before, a, b, after = taps
-    bend = 2.0 * before - 5.0 * a + 4.0 * b - after
-    twist = 3.0 * (a - b) + after - before
-    return a + 0.5 * x * (b - before + x * (bend + x * twist))
+    return (
+        x * (x * (2.0 - x) - 1.0) / 2.0,
+        x * x * (3.0 * x - 5.0) / 2.0 + 1.0,
+        x * (x * (4.0 - 3.0 * x) + 1.0) / 2.0,
+        x * x * (x - 1.0) / 2.0,
+    )
 
 
 def draw(bank: Bank, options: Banked, plan: Plan, g: Generator) -> Tensor:

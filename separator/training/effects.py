@@ -73,7 +73,7 @@ def compress(audio: Tensor, threshold_db: Tensor, ratio: Tensor) -> Tensor:
     samples, so attack and release take some 30 ms at 44.1 kHz and come equally early and late. A
     `ratio` of 1 changes nothing.
 
-    Reference: Giannoulis et al. (2012), Digital dynamic range compressor design, equation 4.
+    Reference: Giannoulis et al. (2012), Digital dynamic range compressor design.
     """
     power = audio.square().mean(1, keepdim=True)  # (items, 1, time)
     blocks = F.avg_pool1d(power, BLOCK, ceil_mode=True)  # a short last block: mean of what is there
@@ -93,7 +93,7 @@ def room(noise: Tensor, decay: Tensor, sample_rate: int) -> Tensor:
 
     It falls by 60 dB in `decay` seconds and has unit energy in the mean of its channels.
 
-    Reference: Moorer (1979), About this reverberation business, section "late reverberation".
+    Reference: Moorer (1979), About this reverberation business.
     """
     seconds = torch.arange(noise.shape[-1], device=noise.device, dtype=noise.dtype) / sample_rate
     response = noise * torch.exp(-3.0 * math.log(10.0) * seconds / decay[:, None, None])
@@ -191,7 +191,7 @@ def stretch(audio: Tensor, ratio: float) -> Tensor:
     stay whole and the stereo image stays.
 
     Reference: Laroche and Dolson (1999), Improved phase vocoder time-scale modification of audio,
-    section III-C; peaks keep the phase of their bin, whichever partial was there before.
+    "phase locking"; here a peak goes on with the phase of its bin, whatever was there before.
     """
     length = round(audio.shape[-1] * ratio)
     if length == audio.shape[-1]:

@@ -83,8 +83,9 @@ def masked_mse(
     is more likely a wrong label or a bleeding microphone than the network's fault. At 1 this is
     `mse`.
 
-    Reference: Kim et al. (2023), Sound demixing challenge 2023 - TFC-TDF-UNet v3, arXiv 2306.09382,
-    section 3; segments there for wrong labels, samples for bleeding.
+    Reference: Kim, Lee and Jung (2023), Sound demixing challenge 2023 music demixing track
+    technical report: TFC-TDF-UNet v3, arXiv 2306.09382; segments are left out there against wrong
+    labels, samples against bleeding.
     """
     error = (estimate - target).square().transpose(0, 1)  # (stems, batch, channels, time)
     error = error.mean((2, 3)) if unit == "segment" else error.flatten(1)

@@ -91,7 +91,7 @@ def multi_resolution_stft(
     window weighs more.
 
     Reference: Lu et al. (2023), Music source separation with band-split RoPE transformer, arXiv
-    2309.02612, section 3.4, with the transform sizes of the public implementation.
+    2309.02612, with the transform sizes of the public implementation.
     """
     error = estimate - target  # the transform is linear: one is enough
     distances = [
@@ -166,7 +166,7 @@ def l1_snr(estimate: Tensor, target: Tensor, *, eps: float = 1e-3) -> Tensor:
     Means run over everything behind `(batch, stems)`. Complex signals are allowed.
 
     Reference: Watcharasupat et al. (2023), A generalized bandsplit neural network for cinematic
-    audio source separation, arXiv 2309.02539, equation 11, normalized like the authors' code.
+    audio source separation, arXiv 2309.02539, with means instead of sums like the authors' code.
 
     >>> target = torch.ones(1, 1, 2, 100)
     >>> float(l1_snr(0.9 * target, target, eps=0.0).round(decimals=3))
@@ -189,7 +189,7 @@ def l1_snr_time_and_frequency(
 
     The spectrograms are divided by the square root of `n_fft`, so that `eps` means the same.
 
-    Reference: as for `l1_snr`, equation 12.
+    Reference: as for `l1_snr`.
     """
     a = spectrogram(estimate, n_fft, hop_length) * n_fft**-0.5
     b = spectrogram(target, n_fft, hop_length) * n_fft**-0.5
