@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,22 @@ def test_a_file_that_shrinks_after_the_scan_is_an_error_not_silence(root, direct
     for start, samples in [(0, 601), (0, None), (600, 1), (900, 100)]:
         with pytest.raises(AudioError, match=r"bass.wav"):
             track.read("bass", start, samples)
+
+
+def test_the_identity_of_a_track_is_that_of_its_files(root):
+    write_song(root / "song")
+    (track,) = open_dataset(root).tracks
+    before = track.identity()
+    assert before == open_dataset(root).tracks[0].identity()
+    assert before.keys() == {"mixture", *FOUR}
+    path = root / "song" / "bass.wav"
+    write(path, noise(7))  # as long as it was
+    os.utime(path, ns=(0, 0))
+    after = track.identity()
+    assert [stem for stem in before if before[stem] != after[stem]] == ["bass"]
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        track.identity()
 
 
 def test_impossible_pieces_are_refused(root):
@@ -344,6 +361,10 @@ def test_tracks_of_the_musdb_package_are_wrapped():
     np.testing.assert_array_equal(track.mixture(), sum(signals.values()))
     blocks = list(track.blocks("vocals", block_samples=300))
     np.testing.assert_array_equal(np.concatenate(blocks, 1), signals["vocals"])
+    (again,), (other,) = (
+        from_musdb([musdb_track(name, **signals)]).tracks for name in ("song", "other")
+    )
+    assert again.identity() == track.identity() != other.identity()
     with pytest.raises(ConfigError, match="no target 'guitar'; it has: drums"):
         from_musdb([musdb_track("song", **signals)], stems=["guitar"])
     with pytest.raises(ConfigError, match="no tracks"):

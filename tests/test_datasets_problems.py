@@ -277,6 +277,15 @@ def test_a_second_look_opens_nothing_but_what_changed(root, examined, cache):
     assert "999" in problem.what
 
 
+def test_nobody_looks_at_songs_beyond_the_limit(root, examined):
+    for name in ("a", "b", "c"):
+        write_song(root / "test" / name)
+    garbage(root / "test" / "c")
+    dataset = open_dataset(root, "musdb18hq", check_sum=True, limit=2)
+    assert [track.name for track in dataset.tracks] == ["a", "b"]
+    assert len(examined) == 2 * 5
+
+
 def test_a_mended_file_is_looked_at_again(root, examined):
     write_song(root / "song")
     whole = (root / "song" / "other.wav").read_bytes()

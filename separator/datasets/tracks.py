@@ -43,6 +43,9 @@ class Source(Protocol):
     def blocks(self, start: int, samples: int, block_samples: int) -> Blocks:
         """Yield `samples` samples from `start` on, as arrays (channels, `block_samples`)."""
 
+    def identity(self) -> list[str | int]:
+        """Return plain data that changes when the audio does, without reading it."""
+
 
 @dataclass(frozen=True)
 class AudioFile:
@@ -78,6 +81,15 @@ class AudioFile:
                 "was scanned. Open the data set anew."
             )
 
+    def identity(self) -> list[str | int]:
+        """Return the file's place, size and time of change.
+
+        Raises:
+            OSError: The file is gone.
+        """
+        status = self.path.stat()
+        return [str(self.path.resolve()), self.stream, status.st_size, status.st_mtime_ns]
+
     def _decoded(self, start: int, samples: int, block_samples: int) -> Blocks:
         seconds = {"start": start / self.sample_rate, "duration": samples / self.sample_rate}
         with open_audio(self.path, stream=self.stream, **seconds) as reader:
@@ -107,11 +119,19 @@ class AudioFile:
 
 @dataclass(frozen=True)
 class LoadedAudio:
-    """Audio that another package loads, whole: `load` returns (time, channels)."""
+    """Audio that another package loads, whole: `load` returns (time, channels).
 
-    load: Callable[[], npt.NDArray[Any]]
+    Its identity is that of its `name`, of which there may be no other with other audio.
+    """
+
+    load: Callable[[], npt.NDArray[Any]] = field(repr=False)
     channels: int
     samples: int
+    name: str = ""
+
+    def identity(self) -> list[str | int]:
+        """Return name, channels and length."""
+        return [self.name, self.channels, self.samples]
 
     def blocks(self, start: int, samples: int, block_samples: int) -> Blocks:
         """Yield `samples` samples from `start` on, as arrays (channels, `block_samples`)."""
@@ -144,6 +164,14 @@ class Track:
     def duration(self) -> float:
         """Length in seconds."""
         return self.samples / self.sample_rate
+
+    def identity(self) -> dict[str, list[list[str | int]]]:
+        """Return plain data that changes when the audio does, by stem, without reading it.
+
+        Raises:
+            OSError: A file is gone.
+        """
+        return {stem: [part.identity() for part in parts] for stem, parts in self.files.items()}
 
     def mixture(self, start: float = 0.0, duration: float | None = None) -> Signal:
         """Return the mixture (channels, time).

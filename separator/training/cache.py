@@ -96,7 +96,10 @@ class Cache:
 
     def _key(self, track: Track, stem: str) -> str:
         """Return what changes when a file does, or what is made of it."""
-        files = [_stamp(source) for source in track.files[stem]]
+        sources = track.files[stem]
+        if other := next((one for one in sources if not isinstance(one, AudioFile)), None):
+            raise ConfigError(f"Only files can be cached, not {type(other).__name__}.")
+        files = [source.identity() for source in sources]
         form = [_VERSION, self.sample_rate, self.channels, self.sample_type, track.samples]
         return hashlib.sha256(json.dumps([form, files]).encode()).hexdigest()[:16]
 
@@ -128,13 +131,6 @@ class Cache:
             f"'{track.name}' has {track.channels} channels; a network of {self.channels} can't be "
             "trained on it."
         )
-
-
-def _stamp(source: Any) -> list[Any]:
-    if not isinstance(source, AudioFile):
-        raise ConfigError(f"Only files can be cached, not {type(source).__name__}.")
-    status = source.path.stat()
-    return [str(source.path.resolve()), source.stream, status.st_size, status.st_mtime_ns]
 
 
 def packed(audio: Audio, sample_type: SampleType) -> tuple[npt.NDArray[np.generic], float]:
