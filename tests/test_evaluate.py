@@ -3,8 +3,11 @@
 import csv
 import json
 import math
+import os
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import soundfile
 
 from separator.datasets import scan_dataset
 from separator.errors import AudioError, Cancelled
+from separator.evaluation import runner
 from separator.evaluation.methods import Estimates, Folder, choose_oracles, open_folder
 from separator.evaluation.results import read_result
 from separator.evaluation.runner import Evaluation, evaluate, load_song
@@ -135,6 +139,48 @@ def test_what_changed_is_measured_anew(run, estimates):
     again = run("--estimates", estimates, metric="si_sdr").stderr
     assert "first: 2 kept" in again
     assert "second: 1 done, 1 kept" in again
+
+
+def test_changed_references_are_compared_anew(run, data):
+    run()
+    path = data / "test" / "second" / "bass.wav"
+    audio, _ = soundfile.read(path)
+    write(path, audio[::-1])  # of the same length
+    os.utime(path, ns=(0, 0))
+    again = run().stderr
+    assert "first: 1 kept" in again
+    assert "second: 1 done" in again
+
+
+def test_scores_that_were_cut_off_are_measured_anew(run, tmp_path):
+    run()
+    path = tmp_path / "results" / "mixture" / "test" / "second.json"
+    path.write_text(path.read_text()[:100])
+    again = run().stderr
+    assert "first: 1 kept" in again
+    assert "second: 1 done" in again
+    assert read_result(path).track == "second"
+
+
+def test_nobody_looks_at_tracks_beyond_the_limit(run, data):
+    (data / "test" / "third" / "bass.wav").unlink()
+    assert "2 tracks of musdb18hq, test, with the stems drums" in run("--limit", "2").stderr
+    run(code=1)
+
+
+def test_a_process_ends_with_its_parent(monkeypatch):
+    reading, writing = os.pipe()
+    parent = SimpleNamespace(sentinel=reading)
+    codes = []
+    monkeypatch.setattr(runner.multiprocessing, "parent_process", lambda: parent)
+    monkeypatch.setattr(runner.os, "_exit", codes.append)
+    watch = threading.Thread(target=runner._end_with_parent)
+    watch.start()
+    assert not codes
+    os.close(writing)  # as the system does when a process is killed
+    watch.join()
+    os.close(reading)
+    assert codes == [1]
 
 
 def test_settings_of_a_model_make_its_results_stale(run):

@@ -132,7 +132,7 @@ def evaluate(
     choose_engine(engine)
     models = _models(model or (), settings)
     bounds = _bounds(oracle or ("irm1",))
-    dataset, failures = _open(data, kind, split, stems)
+    dataset, failures = _open(data, kind, split, stems, limit, quiet=quiet)
     for one in models:
         if not allow_leak:
             leak_check(one.card, dataset)
@@ -151,7 +151,7 @@ def evaluate(
         excerpts=excerpts,
         threads=threads,
     )
-    failures += _run(dataset, evaluation, limit=limit, jobs=jobs, quiet=quiet)
+    failures += _run(dataset, evaluation, jobs=jobs, quiet=quiet)
     if report:
         _report(output, split, failures, quiet=quiet)
     _finish(failures)
@@ -243,13 +243,17 @@ def _bounds(names: Sequence[str]) -> "list[Method]":
     return [*choose_oracles(["mixture", *(name for name in names if name != "none")])]
 
 
-def _open(data: Path, kind: str, split: str, stems: str | None) -> "tuple[Dataset, list[Failure]]":
+def _open(
+    data: Path, kind: str, split: str, stems: str | None, limit: int | None, *, quiet: bool
+) -> "tuple[Dataset, list[Failure]]":
     """Open the data; what is wrong with some of its tracks is told, and counted as a failure."""
     from separator.datasets import DatasetError, scan_dataset
     from separator.evaluation.report import Failure
 
     try:
-        dataset = scan_dataset(data, kind, split, values.words(stems) or None, check_sum=True)
+        dataset = scan_dataset(
+            data, kind, split, values.words(stems) or None, check_sum=True, limit=limit
+        )
     except DatasetError as error:  # an empty split, say: no wrong usage, but nothing to measure
         message(f"error: {error}")
         raise typer.Exit(1) from error
@@ -264,6 +268,9 @@ def _open(data: Path, kind: str, split: str, stems: str | None) -> "tuple[Datase
     ]
     for problem in problems:
         message(f"{'warning' if problem.warning else 'failed'}: {problem.track}: {problem.text}")
+    if not quiet:
+        names = ", ".join(dataset.stems)
+        message(f"{len(dataset)} tracks of {dataset.kind}, {split}, with the stems {names}.")
     return dataset, problems
 
 
@@ -297,18 +304,17 @@ def _fetch(models: "Sequence[Model]", *, offline: bool, quiet: bool) -> None:
 
 
 def _run(
-    dataset: "Dataset", evaluation: "Evaluation", *, limit: int | None, jobs: int, quiet: bool
+    dataset: "Dataset", evaluation: "Evaluation", *, jobs: int, quiet: bool
 ) -> "list[Failure]":
     """Measure, and tell what happens; return what failed."""
     from separator.evaluation.runner import evaluate as measure
 
-    tracks = dataset.tracks[:limit]
     ended = 0
 
     def tell(track: str, outcomes: "Sequence[Outcome]") -> None:
         nonlocal ended
         ended += 1
-        head = f"[{ended}/{len(tracks)}] {track}"
+        head = f"[{ended}/{len(dataset)}] {track}"
         counts = {"done": 0, "kept": 0, "failed": 0, "cancelled": 0}
         for outcome in outcomes:
             counts[outcome.status] += 1
@@ -318,7 +324,7 @@ def _run(
             words = (f"{count} {status}" for status, count in counts.items() if count)
             message(f"{head}: {', '.join(words)}")
 
-    outcomes = measure(tracks, evaluation, jobs=jobs, on_track=tell)
+    outcomes = measure(dataset.tracks, evaluation, jobs=jobs, on_track=tell)
     return [*_failures(outcomes)]
 
 

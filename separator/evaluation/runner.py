@@ -10,6 +10,7 @@ counted; all else is finished, and kept.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +28,7 @@ import torch
 
 from separator.audio import remove_stale
 from separator.datasets import Track
-from separator.errors import Cancelled, SeparatorError
+from separator.errors import Cancelled, ConfigError, SeparatorError
 from separator.evaluation import excerpts
 from separator.evaluation.methods import Method, Song, fingerprint
 from separator.evaluation.results import Run, TrackResult, read_result, result_path
@@ -198,15 +200,17 @@ def _fingerprint(track: Track, method: Method, evaluation: Evaluation) -> str:
     """Return what changes with the estimates and how they are compared, or with the references."""
     identity = method.identity(track.name, evaluation.split)
     settings = fingerprint(_FORMAT, identity, choose_engine(evaluation.engine)[1])
-    sources = {stem: [repr(source) for source in files] for stem, files in track.files.items()}
-    return f"{settings}-{fingerprint(sources)}"
+    return f"{settings}-{fingerprint(track.identity())}"
 
 
 def _is_finished(track: Track, method: Method, evaluation: Evaluation, mark: str) -> bool:
     path = result_path(evaluation.output, method.name, evaluation.split, track.name)
     if not path.exists():
         return False
-    result = read_result(path)
+    try:
+        result = read_result(path)
+    except ConfigError:  # cut off by a power failure, say, or of an older version
+        return False
     return result.run.fingerprint == mark and all(
         set(evaluation.metrics) <= target.scores.keys() for target in result.targets
     )
@@ -258,7 +262,16 @@ def _begin(evaluation: Evaluation, stop: Any, threads: int) -> None:
     """Prepare a process; networks are loaded with the first track and stay."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _state.update(evaluation=evaluation, stop=stop)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed: it would wait for tracks forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _work(track: Track) -> list[Outcome]:
