@@ -94,7 +94,7 @@ class Weights(Strict):
     urls: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = ()
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(gt=0)]
-    format: Literal["safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit"]
+    format: Literal["safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit", "onnx"]
 
     @model_validator(mode="after")
     def _one_place(self) -> "Weights":
@@ -179,7 +179,8 @@ class Card(Entry):
     """Describe one ready-to-use model: a network, its hyper-parameters and its weights.
 
     Attributes:
-        parameters: the network's keyword arguments except stems, sample_rate and channels.
+        parameters: the network's keyword arguments except stems, sample_rate and channels; files
+            of the format `demucs` bring their own, which are right where these differ.
         segment: length of the pieces that the network sees at once, in seconds.
         overlap: fraction of a segment that it shares with the next, in [0, 1).
         normalization: "none", or "track": the whole track's mono mean is subtracted and its

@@ -11,6 +11,7 @@ file --read_state--> {parameter: tensor} --load_state--> network
 - `torchaudio`: its pipelines' files of hybrid Demucs, which name the parameters otherwise.
 - `open_unmix`: one stem's network of Open-Unmix.
 - `bandit`: Lightning checkpoints of Bandit, both versions.
+- `onnx`: MDX-Net models of Ultimate Vocal Remover; the graph itself is the parameter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,12 @@ def _read_bandit(path: Path) -> dict[str, Any]:
     return _translated(path, from_bandit)
 
 
+def _read_onnx(path: Path) -> dict[str, Any]:
+    from separator.networks.mdx_onnx import read_graph
+
+    return dict(read_graph(path))
+
+
 def _translated(path: Path, translate: Callable[[State], State]) -> State:
     state = _read_either(path)
     try:
@@ -168,6 +175,7 @@ FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "torchaudio": _read_torchaudio,
     "open_unmix": _read_either,
     "bandit": _read_bandit,
+    "onnx": _read_onnx,
 }
 
 

@@ -2,12 +2,14 @@
 
 - a checkpoint and the YAML of Music-Source-Separation-Training: see `separator.msst`;
 - a Demucs file, which holds all that is needed: see `separator.packages`;
+- an MDX-Net of Ultimate Vocal Remover, whose checksum tells all that its graph doesn't;
 - a checkpoint whose shapes tell the rest, such as one of torchaudio's pipelines;
 - a bag of Demucs files, that is a YAML that names them and their weights;
 - a folder of Open-Unmix: a file for each stem, and `separator.json`.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,7 @@ from separator.checkpoints import State, name_target, read_state
 from separator.errors import ConfigError, ModelError
 from separator.families import ForeignModel, family_of
 from separator.msst import read_msst
+from separator.networks.mdx_onnx import identify
 from separator.networks.open_unmix import infer_hyperparameters
 from separator.packages import is_package, read_package
 from separator.schema import Strict, read_yaml, validate
@@ -40,12 +43,31 @@ def read_model(
     if config is not None:
         return _renamed(read_msst(checkpoint, config), stems, checkpoint)
     try:
-        read = _from_package if is_package(checkpoint) else _from_shapes
-        model, state = read(checkpoint, stems)
+        model, state = _reader(checkpoint)(checkpoint, stems)
     except OSError as error:
         raise ModelError(f"Can't read '{checkpoint}': {error.strerror or error}.") from error
     model.check(state, checkpoint.name)
     return model
+
+
+def _reader(checkpoint: Path) -> Callable[[Path, tuple[str, ...]], tuple[ForeignModel, State]]:
+    if checkpoint.suffix == ".onnx":
+        return _from_onnx
+    return _from_package if is_package(checkpoint) else _from_shapes
+
+
+def _from_onnx(checkpoint: Path, stems: tuple[str, ...]) -> tuple[ForeignModel, State]:
+    stem, parameters = identify(checkpoint)
+    model = ForeignModel(
+        network="mdx_onnx",
+        parameters=parameters,
+        stems=(stem,),
+        sample_rate=44100,
+        channels=2,
+        segment=10.0,
+        format="onnx",
+    )
+    return _renamed(model, stems, checkpoint), read_state(checkpoint, "onnx")
 
 
 def _from_package(checkpoint: Path, stems: tuple[str, ...]) -> tuple[ForeignModel, State]:

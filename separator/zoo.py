@@ -29,6 +29,7 @@ from separator.schema import validate
 if TYPE_CHECKING:  # listing models must not wait for torch
     from torch import nn
 
+    from separator.checkpoints import State
     from separator.families import ForeignModel
 
 DEFAULT_MODEL = "pocket"
@@ -161,9 +162,30 @@ def load_network(
     from separator.checkpoints import load_state, read_state
 
     path = weights_path(card, offline=offline, progress=progress)
+    if card.weights.format == "demucs":
+        card, state = _unpacked(card, path)
+    else:
+        state = read_state(path, card.weights.format, card.stems)
     network = build(card)
-    load_state(network, read_state(path, card.weights.format, card.stems), where=card.name)
+    load_state(network, state, where=card.name)
     return network.eval()
+
+
+def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":
+    """Read a Demucs file, and the card with the hyper-parameters that stand in the file."""
+    from separator.packages import read_package
+
+    try:
+        package = read_package(path)
+    except OSError as error:
+        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
+    if package.network != card.network:
+        raise ModelError(
+            f"'{path}' holds the network '{package.network}', '{card.name}' says '{card.network}'."
+        )
+    own = ("stems", "sample_rate", "channels")
+    parameters = {k: value for k, value in package.hyperparameters.items() if k not in own}
+    return card.model_copy(update={"parameters": parameters}), package.state
 
 
 def build(card: Card) -> "nn.Module":

@@ -1,5 +1,6 @@
 """Models of other programs: what is understood from their files, and what is refused."""
 
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from separator.checkpoints import FORMATS, read_state
 from separator.errors import ConfigError, ModelError, SeparatorError
 from separator.foreign import read_bag, read_model
 from separator.members import resolve
-from separator.networks import build_network
+from separator.networks import build_network, mdx_onnx
 from separator.zoo import find_card, load_network
 
 State = dict[str, Tensor]
@@ -250,6 +251,15 @@ def test_a_file_of_demucs(tmp_path: Path) -> None:
         read_model(tmp_path / "x.safetensors", stems=("a",))
 
 
+def test_a_file_of_demucs_knows_its_own_hyperparameters(tmp_path: Path) -> None:
+    source = hybrid()
+    card = add_path(package(source, tmp_path / "x.safetensors"))
+    assert isinstance(card, Card)
+    same(card.model_copy(update={"parameters": {"depth": 5}}), source)
+    with pytest.raises(ModelError, match="holds the network 'hdemucs', 'x' says 'htdemucs'"):
+        load_network(card.model_copy(update={"network": "htdemucs"}))
+
+
 def test_a_bag_of_demucs_files(tmp_path: Path) -> None:
     for seed, signature in enumerate(("aaaa1111", "bbbb2222")):
         package(hybrid(seed), tmp_path / f"{signature}.safetensors")
@@ -361,6 +371,26 @@ def test_folders_that_arent_open_unmix(tmp_path: Path) -> None:
         add_path(folder)
 
 
+# Ultimate Vocal Remover
+
+
+def test_an_onnx_file_is_known_by_its_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "Kim_Vocal_2.onnx"
+    path.write_bytes(b"graph")
+    with pytest.raises(ModelError, match="is no public MDX-Net model"):
+        add_path(path)
+    line = f"{hashlib.md5(b'graph').hexdigest()} 7680 3072 256 1.009 vocals"
+    monkeypatch.setattr(mdx_onnx, "PUBLIC_MODELS", line)
+    card = add_path(path)
+    assert isinstance(card, Card)
+    assert (card.stems, card.weights.format) == (("vocals",), "onnx")
+    sizes = {"n_fft": 7680, "bins": 3072, "frames": 256, "compensate": 1.009, "graph_bytes": 5}
+    assert card.parameters == sizes
+    assert bytes(load_network(card).state_dict()["graph"].tolist()) == b"graph"
+
+
 # Nothing in any of the formats is run
 
 
@@ -374,7 +404,7 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [format for format in FORMATS if format != "onnx"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_hostile_files_are_refused_and_not_run(tmp_path: Path, format: str, zipped: bool) -> None:
     proof, path = tmp_path / "proof", tmp_path / "x.th"

@@ -13,8 +13,9 @@ import yaml
 from safetensors.torch import save_file
 
 from separator import zoo
-from separator.cards import Card, parse_card, read_card, write_card
+from separator.cards import Card, Ensemble, parse_card, read_card, write_card
 from separator.errors import ConfigError, ModelError
+from separator.members import resolve
 from separator.networks import build_network
 from separator.resources import data_folder
 from separator.zoo import (
@@ -302,26 +303,73 @@ def size_of(network: str, parameters: str, stems: int, channels: int) -> tuple[i
     return sum(value.numel() for value in state.values()), len(state)
 
 
-PUBLIC = [card for card in list_cards([data_folder("models")]) if card.weights.urls]
+MODELS = [card for card in list_cards([data_folder("models")]) if isinstance(card, Card)]
+PUBLIC = [card for card in MODELS if card.weights.urls]
+ENSEMBLES = [card for card in list_cards([data_folder("models")]) if isinstance(card, Ensemble)]
+#: Bytes per key besides the numbers themselves: those of PyTorch, and what else a file holds.
+OVERHEADS = {
+    "open_unmix": (490, 520),  # a window
+    "bandit": (490, 520),  # windows and filters
+    "onnx": (0, 1),
+}
+#: Their hyper-parameters are known from their files alone.
+IN_THE_FILE = {"mdx-0d19c1c6", "mdx-7ecf8ec1", "mdx-c511e2ab", "mdx-7d865c68"}
 
 
 @pytest.mark.parametrize("card", PUBLIC, ids=lambda card: card.name)
 def test_networks_have_the_size_of_their_files(card: Card) -> None:
-    """A PyTorch file spends 290 to 460 bytes per key besides the numbers themselves."""
     parameters = yaml.safe_dump(card.parameters)
     numbers, keys = size_of(card.network, parameters, len(card.stems), card.channels)
-    overheads = [(card.weights.bytes - width * numbers) / keys for width in (4, 2)]
-    assert any(290 <= overhead <= 460 for overhead in overheads)
+    low, high = OVERHEADS.get(card.weights.format, (290, 460))
+    overheads = [(card.weights.bytes - width * numbers) / keys for width in (4, 2, 1)]
+    fits = any(low <= overhead <= high for overhead in overheads)
+    if "_q-" in card.name:  # quantised to as many bits as each group of numbers needs
+        fits = 2 < 8 * card.weights.bytes / numbers < 15
+    assert fits != (card.name in IN_THE_FILE)
+
+
+@pytest.mark.parametrize("card", ENSEMBLES, ids=lambda card: card.name)
+def test_ensembles_have_their_members(card: Ensemble) -> None:
+    assert {model.name for model in resolve(card).models} <= {model.name for model in MODELS}
+
+
+def test_bags_of_demucs_weigh_as_their_authors_do() -> None:
+    def givers(name: str) -> dict[str, list[str]]:
+        card = find_card(name)
+        assert isinstance(card, Ensemble)
+        assert card.stems == ("drums", "bass", "other", "vocals")
+        return {
+            stem: [member.model for member in card.members if stem in (member.stems or card.stems)]
+            for stem in card.stems
+        }
+
+    tuned = givers("htdemucs_ft")
+    assert tuned == {stem: [f"htdemucs_ft-{stem}"] for stem in tuned}
+    first, second, *hybrids = (
+        f"mdx-{name}" for name in ["0d19c1c6", "7ecf8ec1", "c511e2ab", "7d865c68"]
+    )
+    both = dict.fromkeys(("other", "vocals"), hybrids)
+    assert givers("mdx") == {"drums": [first, *hybrids], "bass": [first, second], **both}
+    for name in ("mdx_extra", "mdx_extra_q"):
+        assert {len(found) for found in givers(name).values()} == {4}
+    segments = {card.segment for card in PUBLIC if card.name.startswith("mdx_extra")}
+    assert segments == {44.0}
 
 
 def test_doubtful_provenance_is_said() -> None:
     assert "doubtful provenance" in str(find_card("bs-roformer-sw").note)
-    assert len(PUBLIC) > 100
+    for name in ("mdx_extra", "mdx_extra_q", "hdemucs_high_musdb_plus"):
+        assert "scores on them mean nothing" in str(find_card(name).note)
+        assert not find_card(name).scores
+    demucs = [card for card in PUBLIC if card.weights.format == "demucs"]
+    assert {card.licence for card in demucs} == {"conflicting"}
+    assert all("Sources disagree about the licence" in str(card.note) for card in demucs)
+    assert len(PUBLIC) > 140
     assert len({card.weights.sha256 for card in PUBLIC}) == len(PUBLIC)
 
 
 def test_bundled_models_are_whole() -> None:
-    bundled = [card for card in list_cards([data_folder("models")]) if card.bundled]
+    bundled = [card for card in MODELS if card.bundled]
     assert DEFAULT_MODEL in [card.name for card in bundled]
     for card in bundled:
         assert load_network(card).stems == card.stems

@@ -1,0 +1,114 @@
+"""Write the cards of Demucs, Open-Unmix, SCNet, MDX23C and others into `models/`.
+
+    python scripts/make_known_cards.py [FOLDER]
+
+The facts stand in `known_checkpoints.yaml` beside this file. A bag of Demucs files becomes an
+ensemble of their cards, and so do the networks of Open-Unmix, one for each stem.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from separator.cards import NOT_STATED, parse_card, write_card
+from separator.schema import SAFE_LOADER
+
+Fields = dict[str, Any]
+
+FACTS = Path(__file__).with_name("known_checkpoints.yaml")
+FOUR = ["drums", "bass", "other", "vocals"]
+MSST = (
+    "https://github.com/ZFTurbo/Music-Source-Separation-Training/blob/main/docs/"
+    "pretrained_models.md"
+)
+
+
+def weights(file: Fields, format: str) -> Fields:
+    """Return the card's section for a file."""
+    places = [file[key] for key in ("url", "mirror") if key in file]
+    return {
+        "urls": places,
+        "sha256": file["sha256"],
+        "bytes": file["bytes"],
+        "format": format,
+    }
+
+
+def demucs(facts: Fields) -> Iterator[Fields]:
+    """Yield the cards of Demucs, first models, then bags."""
+    common = {"stems": FOUR, **{key: facts[key] for key in ("licence", "note", "source")}}
+    recipe = {"normalization": "track", "recipe": "demucs"}
+    for name, entry in facts["models"].items():
+        own = {key: value for key, value in entry.items() if key != "file"}
+        yield common | recipe | {"name": name, "weights": weights(entry["file"], "demucs")} | own
+    for name, entry in facts["bags"].items():
+        members = [
+            {"model": model} | ({} if stems == FOUR else {"stems": stems})
+            for model, stems in entry["members"].items()
+        ]
+        yield common | entry | {"name": name, "members": members}
+
+
+def open_unmix(facts: Fields) -> Iterator[Fields]:
+    """Yield a card for each stem's network, and one that lets a Wiener filter weigh them."""
+    common = {key: facts[key] for key in ("licence", "training_data", "source")}
+    for stem, file in facts["files"].items():
+        yield {
+            "name": f"umxhq-{stem}",
+            "description": f"{stem.capitalize()} by Open-Unmix, without the filter of umxhq",
+            "network": "open_unmix",
+            "parameters": {"max_bin": 1487},  # 16 kHz
+            "stems": [stem],
+            "segment": 20.0,
+            "weights": weights(file, "open_unmix"),
+            **common,
+        }
+    yield {
+        "name": "umxhq",
+        "description": "Open-Unmix: a network for each stem, and a Wiener filter over them",
+        "stems": FOUR,
+        "members": [{"model": f"umxhq-{stem}"} for stem in FOUR],
+        "wiener": 1,
+        "scores": facts["scores"],
+        **common,
+    }
+
+
+def others(facts: Fields) -> Iterator[Fields]:
+    """Yield the cards of single files."""
+    for name, entry in facts.items():
+        own = {key: value for key, value in entry.items() if key not in ("file", "format")}
+        overlap = 0.25 if entry.get("recipe") == "demucs" else 0.5
+        section = weights(entry["file"], entry.get("format", "msst"))
+        words = {"licence": NOT_STATED, "overlap": overlap}
+        yield words | own | {"name": name, "weights": section}
+
+
+def spelled_out(card: Fields) -> Fields:
+    """Put the address in the place of its short name."""
+    scores = [
+        score | {"source": MSST if score["source"] == "MSST" else score["source"]}
+        for score in card.get("scores", [])
+    ]
+    source = MSST if card["source"] == "MSST" else card["source"]
+    return card | {"source": source, "scores": scores}
+
+
+def main(folder: str = "models") -> None:
+    """Write all cards."""
+    facts = yaml.load(FACTS.read_text(encoding="utf-8"), Loader=SAFE_LOADER)
+    found = [
+        *demucs(facts["demucs"]),
+        *open_unmix(facts["open_unmix"]),
+        *others(facts["others"]),
+    ]
+    for card in map(spelled_out, found):
+        write_card(parse_card(card, card["name"]), Path(folder))
+    print(f"{len(found)} cards written to {folder}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
