@@ -107,8 +107,10 @@ def draw_differences(summary: Summary, metric: str) -> Figure | None:
     figure, axes = _figure(8)
     for method, color in zip(others, _colors(len(others)), strict=True):
         differences = np.sort(_finite(_track_means(summary, best, method, metric)))
-        axes.plot(differences, ".-", color=color, label=f"{best} - {method}")
+        numbers = range(1, len(differences) + 1)
+        axes.plot(numbers, differences, ".-", color=color, label=f"{best} - {method}")
     axes.axhline(0, color="black", linewidth=0.8)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("tracks, in order of the difference")
     axes.set_ylabel(f"difference of {_label(metric)}")
     axes.grid(alpha=0.3)

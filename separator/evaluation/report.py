@@ -35,7 +35,8 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }}
 table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
 th, td {{ padding: .25em .8em; border-bottom: 1px solid #8884; text-align: right; }}
-th:first-child, td:first-child {{ text-align: left; }}
+td {{ white-space: nowrap; }}
+th:first-child, td:first-child {{ text-align: left; white-space: normal; }}
 img {{ max-width: 100%; background: white; }}
 audio {{ height: 2em; width: 14em; vertical-align: middle; }}
 :root {{ color-scheme: light dark; }}
