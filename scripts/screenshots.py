@@ -1,13 +1,15 @@
-"""Take pictures of every page of the web app with Chromium, for the README.
+"""Take pictures of every page of the web app with Chromium, light and dark, for the README.
 
-Usage: python scripts/screenshots.py [--output docs/screenshots] [--model pocket] [--url URL]
+Usage: python scripts/screenshots.py [--output models/demo/screenshots] [--url URL]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,6 +26,18 @@ FLAGS = [
 ]
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 PATIENCE = 300_000  # milliseconds, for a slow machine
+COLORS = 96  # a picture of a page needs no more, and is a third as large
+
+# What is compared with the bundled model, so that nothing need be downloaded.
+ENSEMBLE = """
+name: pocket-smooth
+description: pocket with segments that overlap more, twice the work
+stems: [drums, bass, other, vocals]
+members:
+- model: pocket
+  overlap: 0.5
+licence: MIT
+"""
 
 
 @contextmanager
@@ -38,10 +52,8 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-def open_page(chromium: Any, url: str, scheme: str, width: int = 1280, height: int = 820) -> Any:
-    context = chromium.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=1
-    )
+def open_page(chromium: Any, url: str, width: int = 1280, height: int = 820) -> Any:
+    context = chromium.new_context(viewport={"width": width, "height": height})
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(url)
@@ -49,103 +61,134 @@ def open_page(chromium: Any, url: str, scheme: str, width: int = 1280, height: i
     return page
 
 
+def shoot(page: Any, target: Path, *, whole: bool = False) -> None:
+    """Write `target` and its dark sister, as small as they can be."""
+    from PIL import Image
+
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", scheme == "dark")
+        page.wait_for_timeout(600)  # colours fade in
+        path = target.with_name(f"{target.name}-{scheme}.png")
+        page.screenshot(path=path, full_page=whole)
+        small = Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        small.save(path, optimize=True)
+
+
 def choose(page: Any, selector: str, name: str) -> None:
     """Pick a model from a list; nothing happens where it is picked already."""
     field = page.locator(f"{selector} input")
-    if field.input_value().split(":")[0] != name:
-        field.click()
-        page.get_by_role("option").filter(has_text=name).first.click()
-        page.wait_for_timeout(1500)
+    if field.input_value() != name:
+        field.fill(name)
+        page.locator(f"[role=option][aria-label='{name}']:visible").first.click()
+        field.blur()
 
 
-def player_pages(page: Any, model: str, target: Path, scheme: str) -> None:
-    choose(page, "#model", model)
+def upload(page: Any, selector: str, *files: Path) -> None:
+    page.set_input_files(f"{selector} input[type=file]", files)
+    page.locator(f"{selector} a[href*='file=']").nth(len(files) - 1).wait_for()
+
+
+def separate_pages(page: Any, target: Path) -> None:
+    shoot(page, target / "start")
     page.click("#demo")
-    page.wait_for_selector("#status .sep-status")
-    page.screenshot(path=target / f"progress-{scheme}.png")
-    page.wait_for_selector("#player stem-player .row")
-    page.locator("#player stem-player .solo").nth(3).click()
+    page.locator("#status").get_by_text("left").wait_for()
+    shoot(page, target / "progress")
+    player = page.locator("#player stem-player")
+    player.locator(".row").first.wait_for()
+    player.locator(".solo").nth(3).click()
     page.evaluate("document.querySelector('stem-player').engine.seek(44100 * 7.3)")
-    page.wait_for_timeout(700)
-    page.screenshot(path=target / f"player-{scheme}.png")
-    page.locator("#player [data-view=spectrogram]").click()
-    page.wait_for_timeout(1500)
-    page.screenshot(path=target / f"spectrograms-{scheme}.png")
+    page.evaluate(
+        "document.querySelector('stem-player').engine.setLoop({from: 44100 * 6, to: 44100 * 12})"
+    )
+    shoot(page, target / "player")
+    player.get_by_role("button", name="Solo vocals").click()
+    player.get_by_role("button", name="Spectrograms").click()
+    shoot(page, target / "spectrograms")
 
 
-def batch_page(page: Any, model: str, target: Path, work: Path) -> None:
-    songs = [work / name for name in ("First take.flac", "Second take.flac", "Notes.wav")]
-    for song in songs[:2]:
-        shutil.copyfile(DEMO / "mixture.flac", song)
-    songs[2].write_text("not a song")
+def batch_page(page: Any, target: Path, songs: list[Path]) -> None:
     page.get_by_role("tab", name="Batch").click()
-    choose(page, "#batch-model", model)
-    page.set_input_files("#batch-songs input[type=file]", songs)
-    page.wait_for_timeout(1500)
+    upload(page, "#batch-songs", *songs)
     page.click("#batch-run")
-    page.wait_for_selector("#batch-table .sep-button")
-    page.screenshot(path=target / "batch.png")
+    page.locator("#batch-table .done").nth(1).wait_for()
+    page.locator("#batch-cancel").wait_for(state="hidden")
+    shoot(page, target / "batch")
+
+
+def compare_page(page: Any, target: Path) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    choose(page, "#compare-first", "pocket")
+    choose(page, "#compare-second", "pocket-smooth")
+    upload(page, "#compare-song", DEMO / "mixture.flac")
+    page.get_by_text("Range and references").click()
+    page.get_by_role("textbox", name="To", exact=True).fill("0:10")
+    stems = [DEMO / f"{name}.ogg" for name in ("drums", "bass", "vocals")]
+    upload(page, "#compare-references", *stems)
+    page.click("#compare-run")
+    page.locator("#compare-player .reveal").click()
+    page.locator("#compare-player .truth .chart").wait_for()
+    shoot(page, target / "compare", whole=True)
 
 
 def models_page(page: Any, target: Path) -> None:
     page.get_by_role("tab", name="Models").click()
-    page.wait_for_timeout(1000)
-    page.screenshot(path=target / "models.png")
+    page.locator("#zoo-table .pick").nth(12).wait_for()
+    page.get_by_role("button", name="mel-roformer-kim-vocals", exact=True).click()
+    page.locator("#zoo-get:enabled").wait_for()
+    shoot(page, target / "models")
 
 
-def compare_page(page: Any, models: list[str], target: Path) -> None:
-    page.get_by_role("tab", name="Compare").click()
-    choose(page, "#compare-first", models[0])
-    choose(page, "#compare-second", models[1])
-    page.set_input_files("#compare-song input[type=file]", DEMO / "mixture.flac")
-    page.get_by_text("Range and references").click()
-    stems = [DEMO / f"{name}.ogg" for name in ("drums", "bass", "vocals")]
-    page.set_input_files("#compare-references input[type=file]", stems)
-    page.wait_for_timeout(2000)
-    page.click("#compare-run")
-    page.wait_for_selector("#compare-player stem-player .reveal")
-    page.locator("#compare-player .reveal").click()
-    page.wait_for_timeout(1000)
-    page.screenshot(path=target / "compare.png", full_page=True)
+def phone_page(page: Any, target: Path) -> None:
+    page.click("#demo")
+    page.locator("#player stem-player .row").first.wait_for()
+    page.locator("#player stem-player").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('stem-player').scrollIntoView()")
+    shoot(page, target / "phone")
 
 
-def take(url: str, target: Path, models: list[str], work: Path) -> None:
+def write_songs(folder: Path) -> list[Path]:
+    """Write two short songs and a text that pretends to be one."""
+    from separator.audio import AudioWriter, open_audio
+
+    songs = [folder / name for name in ("First take.flac", "Second take.flac", "Notes.wav")]
+    for number, path in enumerate(songs[:2]):
+        with open_audio(DEMO / "mixture.flac", start=6.0 * number, duration=6.0) as reader:
+            blocks = list(reader)
+        with AudioWriter(path, reader.sample_rate, reader.channels) as writer:
+            for block in blocks:
+                writer.write(block)
+    songs[2].write_text("not a song")
+    return songs
+
+
+def take(url: str, target: Path, songs: list[Path]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with browser() as chromium:
-        light = open_page(chromium, url, "light")
-        light.screenshot(path=target / "start.png")
-        player_pages(light, models[0], target, "light")
-        batch_page(light, models[0], target, work)
-        models_page(light, target)
-        if len(models) > 1:
-            compare_page(light, models, target)
-        player_pages(open_page(chromium, url, "dark"), models[0], target, "dark")
-        phone = open_page(chromium, url, "light", 390, 844)
-        choose(phone, "#model", models[0])
-        phone.click("#demo")
-        phone.wait_for_selector("stem-player .row")
-        phone.locator("stem-player").scroll_into_view_if_needed()
-        phone.wait_for_timeout(700)
-        phone.screenshot(path=target / "phone.png", full_page=True)
+        page = open_page(chromium, url)
+        separate_pages(page, target)
+        batch_page(page, target, songs)
+        compare_page(page, target)
+        models_page(page, target)
+        phone_page(open_page(chromium, url, 390, 844), target)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("docs/screenshots"))
-    parser.add_argument("--model", action="append", help="name; a second one is compared with it")
+    parser.add_argument("--output", type=Path, default=DEMO / "screenshots")
     parser.add_argument("--url", help="of an app that runs; one is started unless given")
     options = parser.parse_args()
-    import tempfile
-
     from separator.web.app import Server
     from separator.web.settings import Settings
 
     if shutil.which("chromium") is None:
         sys.exit("Chromium is needed: apt install chromium")
-    server = nullcontext() if options.url else Server(Settings(port=0))
-    with server as running, tempfile.TemporaryDirectory() as work:
-        url = options.url or running.url
-        take(url, options.output, options.model or ["pocket"], Path(work))
+    with tempfile.TemporaryDirectory() as work:
+        (Path(work) / "pocket-smooth.yaml").write_text(ENSEMBLE)
+        os.environ["SEPARATOR_MODELS"] = work
+        server = nullcontext() if options.url else Server(Settings(port=0))
+        with server as running:
+            take(options.url or running.url, options.output, write_songs(Path(work)))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,16 @@ from typing import Any
 UI_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
+# The page's colours before any style sheet has arrived, those of static/app.css.
+_FIRST_PAINT = {
+    "body_background_fill": "#f4f2ee",
+    "body_background_fill_dark": "#14161a",
+    "body_text_color": "#23262b",
+    "body_text_color_dark": "#ebe8e2",
+}
+
 # Gradio's names of what is coloured, and ours: static/app.css has their values, light and dark.
 _COLORS = {
-    "body_background_fill": "page",
-    "body_text_color": "ink",
     "body_text_color_subdued": "ink-soft",
     "background_fill_primary": "panel",
     "background_fill_secondary": "page",
@@ -103,4 +109,4 @@ def make_theme() -> Any:
     known = vars(theme)
     colors = {name: f"var(--{ours})" for name, ours in _COLORS.items()}
     dark = {f"{name}_dark": value for name, value in colors.items() if f"{name}_dark" in known}
-    return theme.set(**colors, **dark, **_SHAPES)
+    return theme.set(**_FIRST_PAINT, **colors, **dark, **_SHAPES)
