@@ -64,6 +64,8 @@ def train(
     except Stopped as stop:
         message(f"{stop} Go on with: separator train --output {folder} --resume")
         raise typer.Exit(0 if stop.signal.name == "SIGTERM" else 130) from stop
+    if not result.first:
+        return
     score = "" if result.sdr is None else f", SDR {result.sdr:.2f} dB"
     message(f"Trained {result.step} steps{score}. Next: separator train export {folder} FOLDER")
     line(folder)

@@ -161,6 +161,8 @@ class Recipe(Strict):
 
     Attributes:
         source: where the facts come from.
+        stems: what the network estimates.
+        background: stems that are part of the mixtures, and that it doesn't estimate.
         start: a card (name or path) whose weights training starts from.
         initial_scale: factors of initial parameters, by parts of their names.
         steps: updates of the weights.
@@ -179,6 +181,7 @@ class Recipe(Strict):
     network: Text
     parameters: Annotated[dict[str, Any], Field(default_factory=dict)]
     stems: Annotated[tuple[Stem, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    background: Names = ()
     sample_rate: Count = 44100
     channels: Count = 2
     start: Text | None = None
@@ -212,15 +215,11 @@ class Recipe(Strict):
                 raise ValueError(f"'{name}' is a field of the recipe itself, not a parameter")
         return parameters
 
-    @field_validator("stems")
-    @classmethod
-    def _stems_differ(cls, stems: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(stems)) < len(stems):
-            raise ValueError(f"stems need different names ({', '.join(stems)})")
-        return stems
-
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        names = (*self.stems, *self.background)
+        if len(set(names)) < len(names):
+            raise ValueError(f"stems and background need different names ({', '.join(names)})")
         if self.patience and not self.validation:
             raise ValueError("'patience' counts validations, and there is no 'validation'")
         if self.lora and not self.start:

@@ -44,11 +44,13 @@ class Result:
         step: updates that were made in all.
         sdr: the last mean SDR over the stems in dB; None without validation.
         folder: of the run.
+        first: whether this process is the first of the run's, which speaks for all.
     """
 
     step: int
     sdr: float | None
     folder: Path
+    first: bool = True
 
 
 def train(
@@ -95,7 +97,8 @@ def train(
             raise
         raise ModelError(what_to_change(recipe, str(task.device))) from error
     sdr = trainer.callback_metrics.get(SCORE)
-    return Result(trainer.global_step, None if sdr is None else float(sdr), folder)
+    score = None if sdr is None else float(sdr)
+    return Result(trainer.global_step, score, folder, trainer.is_global_zero)
 
 
 def _trainer(

@@ -98,7 +98,7 @@ class Task(LightningModule):
         """Return the batches from where the run is."""
         batches = build_data(
             self.recipe.data,
-            stems=self.recipe.stems,
+            stems=(*self.recipe.stems, *self.recipe.background),
             sample_rate=self.recipe.sample_rate,
             channels=self.recipe.channels,
             rank=self.global_rank,
@@ -116,7 +116,7 @@ class Task(LightningModule):
         return DataLoader([mine], batch_size=None, collate_fn=list)  # type: ignore[arg-type]
 
     def training_step(self, targets: Tensor, index: int) -> Tensor:
-        """Return the loss of a batch `(batch, stems, channels, time)`.
+        """Return the loss of a batch of stems and background, `(batch, stems, channels, time)`.
 
         Raises:
             ModelError: the loss isn't finite; the batch is in a file.
@@ -131,8 +131,9 @@ class Task(LightningModule):
             torch.Generator().manual_seed(two),
             self.recipe.sample_rate,
         )
+        targets = targets[:, : len(self.recipe.stems)]
         estimates = self.network(mixture).float()
-        terms = self.recipe.loss.terms(estimates, targets, mixture)
+        terms = self.recipe.loss.terms(estimates, targets, mixture, self.recipe.sample_rate)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             raise self._failed(terms, mixture, targets)
