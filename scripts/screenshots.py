@@ -26,7 +26,7 @@ FLAGS = [
 ]
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 PATIENCE = 300_000  # milliseconds, for a slow machine
-COLORS = 96  # a picture of a page needs no more, and is a third as large
+COLORS = 160  # a picture of a page needs no more, and is a third as large
 
 # What is compared with the bundled model, so that nothing need be downloaded.
 ENSEMBLE = """
@@ -71,7 +71,8 @@ def shoot(page: Any, target: Path, *, whole: bool = False) -> None:
         page.wait_for_timeout(600)  # colours fade in
         path = target.with_name(f"{target.name}-{scheme}.png")
         page.screenshot(path=path, full_page=whole)
-        small = Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        picture = Image.open(path).convert("RGB")
+        small = picture.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         small.save(path, optimize=True)
 
 
@@ -112,7 +113,7 @@ def batch_page(page: Any, target: Path, songs: list[Path]) -> None:
     upload(page, "#batch-songs", *songs)
     page.click("#batch-run")
     page.locator("#batch-table .done").nth(1).wait_for()
-    page.locator("#batch-cancel").wait_for(state="hidden")
+    page.locator("#batch-player stem-player .row").first.wait_for()
     shoot(page, target / "batch")
 
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import shutil
+import socket
 import threading
 import zipfile
 from pathlib import Path
@@ -409,6 +410,19 @@ def test_strangers_may_not_change_models():
     assert Settings(host="0.0.0.0", user="me", password="secret").may_manage
     with pytest.raises(ConfigError, match="password"):
         Settings(user="me")
+
+
+def test_a_user_without_a_password_is_told_where_to_put_it(cli, monkeypatch):
+    monkeypatch.delenv("SEPARATOR_PASSWORD", raising=False)
+    assert "SEPARATOR_PASSWORD" in cli("app", "--user", "me", code=2).stderr
+
+
+def test_a_taken_port_is_told_in_one_line(cli):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = cli("app", "--port", taken.getsockname()[1], code=2).stderr
+    assert "Choose another --port" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/b", ".hidden", "tiny"])

@@ -451,3 +451,4 @@ def test_no_serious_accessibility_fault(open_page, songs, scheme):
             if fault["impact"] in ("serious", "critical")
         ]
         assert not serious, tab
+    assert all(url.startswith((page.url, "data:", "blob:")) for url in page.asked), page.asked

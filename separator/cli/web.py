@@ -29,6 +29,9 @@ def web_app(
     ] = False,
 ) -> None:
     """Start the web app: drop a song, play with its stems."""
+    password = os.environ.get("SEPARATOR_PASSWORD")
+    if user and not password:
+        raise ConfigError(f"The user '{user}' needs a password: put it into $SEPARATOR_PASSWORD.")
     try:
         import gradio  # noqa: F401
     except ImportError as error:
@@ -42,7 +45,7 @@ def web_app(
         host=host,
         port=port,
         user=user,
-        password=os.environ.get("SEPARATOR_PASSWORD") if user else None,
+        password=password if user else None,
         device=device,
         max_bytes=round(max_megabytes * 1e6),
         max_seconds=max_minutes * 60,

@@ -77,7 +77,7 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
         yield {
             run: gr.Button(interactive=True),
             cancel: gr.Button(visible=False),
-            listen: gr.Dropdown(done, value=None, visible=bool(done)),
+            listen: gr.Dropdown(done, value=done[0][1] if done else None, visible=bool(done)),
         }
 
     def stop(request: gr.Request) -> None:
