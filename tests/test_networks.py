@@ -91,6 +91,19 @@ def test_inference_agrees_with_training(network, mixture):
     assert error(separate(network, mixture), network(mixture).detach()) < 1e-5
 
 
+def test_separates_other_numbers_of_channels(network, request):
+    """A network for stereo can be built for mono, too, and the other way round."""
+    case = reference.CASES[request.node.callspec.params["network"]]
+    channels = 3 - network.channels
+    parameters = case.parameters | {"channels": channels}
+    if case.network == "scnet":  # whose first width is that of its input
+        parameters["dims"] = [2 * channels, *case.parameters["dims"][1:]]
+    other = build_network(case.network, **parameters).eval()
+    for samples in (1, 777):
+        estimates = separate(other, reference.mixture(samples, channels))
+        assert estimates.shape == (1, len(network.stems), channels, samples)
+
+
 def test_state_round_trip(network, mixture, request):
     case = reference.CASES[request.node.callspec.params["network"]]
     state = network.state_dict()
@@ -116,3 +129,23 @@ def test_unknown_names_are_refused_with_the_nearest():
         build_network("bs_roformer", stems=["a"], dim=8, dept=1)
     with pytest.raises(ConfigError, match=r"needs the hyper-parameter.*dim, depth"):
         build_network("bs_roformer", stems=["a"])
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        ("bs_roformer", {"dim": "384"}, "'dim' should be a valid integer; got '384'"),
+        ("bs_roformer", {"stems": "vocals"}, "'stems' .* got 'vocals'"),
+        ("bs_roformer", {"skip_connection": 1}, "'skip_connection' should be a valid boolean"),
+        ("bs_roformer", {"bands": [4, "x"]}, "'bands' should be a valid integer"),
+        ("scnet", {"dims": 4}, "'dims' "),
+        ("demucs", {"growth": "fast"}, "'growth' should be a valid number"),
+        ("complex_unet", {"mask": "none"}, "'mask' should be 'complex', 'bounded' or 'magnitude'"),
+        ("bs_roformer", {"heads": -1}, "can't be built .*negative"),
+        ("demucs", {"depth": 40}, "can't be built"),
+    ],
+)
+def test_hyperparameters_of_wrong_types_or_sizes_are_refused(network, options, message):
+    settings = {"stems": ["a"]} | ({"dim": 8, "depth": 1} if network == "bs_roformer" else {})
+    with pytest.raises(ConfigError, match=message), torch.device("meta"):
+        build_network(network, **(settings | options))

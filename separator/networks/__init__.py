@@ -8,7 +8,7 @@ line in `NETWORKS`.
 
 from importlib import import_module
 from inspect import signature
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -55,7 +55,8 @@ def build_network(name: str, **hyperparameters: Any) -> nn.Module:
 
     Raises:
         ModelError: there is no network of this name.
-        ConfigError: a hyper-parameter is unknown, missing or has an impossible value.
+        ConfigError: a hyper-parameter is unknown, missing, of a wrong type or has an impossible
+            value.
     """
     cls = network_class(name)
     known = signature(cls).parameters
@@ -68,4 +69,24 @@ def build_network(name: str, **hyperparameters: Any) -> nn.Module:
     missing = [k for k, p in known.items() if p.default is p.empty and k not in hyperparameters]
     if missing:
         raise ConfigError(f"Network '{name}' needs the hyper-parameter(s) {', '.join(missing)}.")
-    return cls(**hyperparameters)
+    _check_types(name, cls, hyperparameters)
+    try:
+        return cls(**hyperparameters)
+    except (TypeError, ValueError, ArithmeticError, IndexError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"Network '{name}' can't be built with these hyper-parameters ({reason})."
+        ) from error
+
+
+def _check_types(name: str, cls: type[nn.Module], hyperparameters: dict[str, Any]) -> None:
+    """Hold the values against the annotations of the constructor."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    hints = get_type_hints(cls.__init__)
+    for key, value in hyperparameters.items():
+        try:
+            TypeAdapter(hints[key], config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].removeprefix("Input ")
+            raise ConfigError(f"Network '{name}': '{key}' {problem}; got {value!r}.") from error

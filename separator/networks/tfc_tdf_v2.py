@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from separator.errors import ConfigError
 from separator.networks.layers import Heads, hide_prefix
-from separator.networks.states import State, numbered
 from separator.networks.tfc_tdf import FreqLinear, MappedSpectrogram
 from separator.stft import STFT
 
@@ -186,22 +185,3 @@ class TfcTdfV2(MappedSpectrogram):
             bias=bias,
         )
         hide_prefix(self, "core")
-
-
-def infer_hyperparameters(state: State) -> dict[str, Any]:
-    """Return what the shapes determine, for two channels; the STFT leaves no trace but its bins."""
-    channels = 2
-    width, inputs = state["first_conv.0.weight"].shape[:2]
-    block = "encoding_blocks.0"
-    hidden, bins = state[f"{block}.tdf.0.weight"].shape
-    return {
-        "stem_count": len(state["final_conv.0.weight"]) // inputs,
-        "channels": channels,
-        "bins": bins,
-        "scales": numbered(state, "encoding_blocks."),
-        "width": width,
-        "convs": numbered(state, f"{block}.tfc.H."),
-        "kernel_size": state[f"{block}.tfc.H.0.0.weight"].shape[-1],
-        "bottleneck_factor": bins // hidden,
-        "bias": f"{block}.tdf.0.bias" in state,
-    }
