@@ -435,3 +435,17 @@ def test_paths_that_arent_there(tmp_path: Path) -> None:
     for name in ("x.th", "x.ckpt", "x.yaml", "x.safetensors"):
         with pytest.raises(SeparatorError, match=r"(?i)can't read"):
             add_path(tmp_path / name)
+
+
+def test_the_command_adds_whatever_it_is(cli: Any, tmp_path: Path) -> None:
+    package(hybrid(), Path("aaaa1111.safetensors"))
+    Path("bag.yaml").write_text(yaml.safe_dump({"models": ["aaaa1111"]}))
+    added = cli("models", "add", "bag.yaml", "--name", "mine")
+    assert "Added 'mine' (ensemble): drums, vocals." in added.stderr
+    unmix_folder(Path("folder"), unmix("drums", "vocals"))
+    assert "folder.yaml" in cli("models", "add", "folder").stdout
+    source = network("bs_roformer", stems=("a",), dim=8, depth=1, heads=2, dim_head=4)
+    torch.save(source.state_dict(), "x.pt")
+    assert "--stems" in cli("models", "add", "x.pt", code=2).stderr
+    assert "x.yaml" in cli("models", "add", "x.pt", "--stems", "voice").stdout
+    assert "comes first" in cli("models", "add", "bag.yaml", "bag.yaml", code=2).stderr

@@ -203,7 +203,7 @@ def _fields(card: "Card", named: bool) -> list[tuple[str, object]]:
 
     return [
         ("network", f"{card.name}: {card.network}" if named else card.network),
-        ("segment", f"{card.segment:g} s, overlap {card.overlap:g}"),
+        ("segment", f"{card.segment:g} s, overlap {card.overlap:g}, recipe {card.recipe}"),
         ("weights", f"{_megabytes(card)}, {_place(card)}: {local_path(card)}"),
         ("sha256", card.weights.sha256),
         ("from", ", ".join(card.weights.urls)),
