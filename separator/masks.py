@@ -98,7 +98,7 @@ def decoupled(parts: Tensor, mixture: Tensor) -> Tensor:
 
 
 def with_residual(estimates: Tensor, mixture: Tensor) -> Tensor:
-    """Append one stem: what the estimates leave of the mixture."""
+    """Append one stem, what the estimates leave of the mixture: spectrograms or waveforms."""
     return torch.cat([estimates, mixture.unsqueeze(1) - estimates.sum(1, keepdim=True)], dim=1)
 
 

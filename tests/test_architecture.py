@@ -86,6 +86,18 @@ def test_imports_point_one_way():
         waiting = {part: found for part, found in waiting.items() if part not in free}
 
 
+def test_spectrograms_become_estimates_in_one_module():
+    """Who has a front end takes what applies its predictions from masks, or inherits it."""
+    front_ends = 0
+    for path in MODULES:
+        found = set(imports(TREES[path]))
+        if component(path) == "networks" and "separator.stft.STFT" in found:
+            front_ends += 1
+            inherits = "separator.networks.tfc_tdf.MappedSpectrogram" in found
+            assert inherits or any(name.startswith("separator.masks.") for name in found), path
+    assert front_ends >= 8
+
+
 def called(node: ast.AST) -> str:
     """Return the dotted name of what is called, or nothing."""
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""

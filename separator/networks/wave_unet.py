@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
+from separator.masks import with_residual
 from separator.networks.demucs_layers import center
 from separator.networks.layers import hide_prefix
 
@@ -174,6 +175,5 @@ class WaveUNet(nn.Module):
         padded = F.pad(mixture.float(), (before, total - length - before))
         heads = self.core(padded.to(self.core.heads.weight.dtype)).float()[..., :length]
         others = (heads.tanh() if self.bounded else heads).unflatten(1, (-1, self.channels))
-        last = mixture.float() - others.sum(1)
-        estimates = torch.cat([others, last.unsqueeze(1)], dim=1)
+        estimates = with_residual(others, mixture.float())
         return estimates if stems is None else estimates[:, list(stems)]
