@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,16 +172,16 @@ def test_nobody_looks_at_tracks_beyond_the_limit(run, data):
 def test_a_process_ends_with_its_parent(monkeypatch):
     reading, writing = os.pipe()
     parent = SimpleNamespace(sentinel=reading)
-    codes = []
+    ended = []
     monkeypatch.setattr(runner.multiprocessing, "parent_process", lambda: parent)
-    monkeypatch.setattr(runner.os, "_exit", codes.append)
+    monkeypatch.setattr(runner.os, "kill", lambda *call: ended.append(call))
     watch = threading.Thread(target=runner._end_with_parent)
     watch.start()
-    assert not codes
+    assert not ended
     os.close(writing)  # as the system does when a process is killed
     watch.join()
     os.close(reading)
-    assert codes == [1]
+    assert ended == [(os.getpid(), signal.SIGTERM)]
 
 
 def test_settings_of_a_model_make_its_results_stale(run):
@@ -313,6 +314,33 @@ def test_a_renamed_estimate_is_an_error(run, estimates):
     done = run("--estimates", estimates, code=1)
     assert "lacks 'vocals' of 'second', which other tracks have" in done.stderr
     assert "Did you mean 'vocal'?" in done.stderr
+    assert "1 failures on 1 tracks" in done.stderr
+
+
+def test_estimates_that_are_all_renamed_are_an_error(run, estimates):
+    for path in estimates.glob("*/vocals.wav"):
+        path.rename(path.with_name("vox.wav"))
+    done = run("--estimates", estimates, code=1)
+    assert "an estimate of 'vox' and none of 'vocals'" in done.stderr
+    assert "3 failures on 3 tracks" in done.stderr
+
+
+def test_hidden_files_and_capitals_do_no_harm(run, estimates):
+    (estimates / "first" / "._vocals.wav").write_bytes(b"as some systems leave behind")
+    (estimates / "second" / "vocals.wav").rename(estimates / "second" / "Vocals.WAV")
+    assert "second: 2 done" in run("--estimates", estimates).stderr
+
+
+def test_tracks_may_begin_with_the_name_of_another(tmp_path):
+    for name in ("song", "song_2"):
+        write(tmp_path / f"{name}_vocals.wav", np.zeros((10, 2)))
+        write(tmp_path / f"{name}_bass.wav", np.zeros((10, 2)))
+    write(tmp_path / "third_vocals.wav", np.zeros((10, 2)))
+    write(tmp_path / "third_bass.wav", np.zeros((10, 2)))
+    assert open_folder(tmp_path, "x", ["song", "song_2", "third"], "test").stems == (
+        "bass",
+        "vocals",
+    )
 
 
 def test_an_unreadable_estimate_is_an_error(run, estimates):

@@ -75,6 +75,30 @@ def test_no_common_stem_is_an_error(song):
         pair(song, {"speech": song.mixture})
 
 
+@pytest.mark.parametrize(("name", "hint"), [("vocal", "Did you mean 'vocals'"), ("vox", "Rename")])
+def test_a_renamed_stem_is_neither_left_out_nor_counted_to_other(song, name, hint):
+    estimates = noisy(song, *STEMS)
+    estimates[name] = estimates.pop("vocals")
+    with pytest.raises(AudioError, match=f"estimate of '{name}' and none of 'vocals'.*{hint}"):
+        pair(song, estimates)
+
+
+def test_stems_of_the_data_that_nobody_asked_for_are_left_out(song):
+    alone = Song("song", "test", ("vocals",), song.references[3:], song.mixture, RATE)
+    assert pair(alone, noisy(song, *STEMS)).stems == ("vocals",)
+
+
+def test_frames_count_where_no_source_is_silent(song):
+    song.references[0, :, :RATE] = 0
+    metrics, engine = ("csdr",), choose_engine("torch")[0]
+    estimates = noisy(song, *STEMS)
+    whole = score(song, pair(song, estimates), metrics, engine)[3]
+    alone = score(song, pair(song, {"vocals": estimates["vocals"]}), metrics, engine)[0]
+    assert [math.isnan(x) for x in whole.frames["SDR"]] == [True, False, False]
+    assert alone.frames["SDR"][1:] == pytest.approx(whole.frames["SDR"][1:], abs=1e-9)
+    assert not math.isnan(alone.frames["SDR"][0])
+
+
 def test_singers_are_paired_by_likeness(song):
     duet = Song("duet", "test", ("a", "b"), song.references[:2], song.mixture, RATE)
     swapped = {"one": song.references[1], "two": song.references[0]}

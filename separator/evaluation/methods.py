@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from separator.audio import AUDIO_EXTENSIONS, open_audio
+from separator.audio import open_audio
 from separator.cards import AnyCard
+from separator.datasets.songs import audio_in
 from separator.errors import AudioError, ConfigError, nearest
 from separator.evaluation.memory import Usage, measured
 from separator.evaluation.oracles import ORACLES
@@ -200,31 +202,33 @@ class Folder:
 
 
 def find_stems(folder: Path, track: str, split: str) -> dict[str, Path]:
-    """Find the files of a track's estimates, by stem; empty if there are none."""
+    """Find the files of a track's estimates, by stem in lower case; empty if there are none."""
     name = safe_name(track)
     for place in (folder / split / name, folder / name):
         for below in (place, place / MIXTURE):
-            if found := {path.stem: path for path in _audio(below) if path.stem != MIXTURE}:
+            found = {path.stem.lower(): path for path in _audio(below)}
+            found.pop(MIXTURE, None)
+            if found:
                 return found
     flat = (path for path in _audio(folder) if path.stem.startswith(f"{name}_"))
-    return {path.stem.removeprefix(f"{name}_"): path for path in flat}
+    return {path.stem.removeprefix(f"{name}_").lower(): path for path in flat}
 
 
 def open_folder(folder: Path, name: str, tracks: Sequence[str], split: str) -> Folder:
-    """Prepare a folder of estimates: every stem that one track has is expected of all.
+    """Prepare a folder of estimates: stems that half of the tracks have are expected of all.
 
     Raises:
         ConfigError: It holds no estimates of any track.
     """
-    found = [find_stems(folder, track, split) for track in tracks]
-    stems = dict.fromkeys(stem for stems in found for stem in sorted(stems))
-    if not stems:
+    found = [stems for track in tracks if (stems := find_stems(folder, track, split))]
+    if not found:
         example = f"{folder}/{tracks[0]}/vocals.wav" if tracks else f"{folder}/TRACK/STEM.wav"
         raise ConfigError(
             f"'{folder}' holds no estimates of any of the {len(tracks)} tracks; wanted are files "
             f"like '{example}'."
         )
-    return Folder(folder, name, tuple(stems))
+    counts = Counter(stem for stems in found for stem in stems)
+    return Folder(folder, name, tuple(s for s in sorted(counts) if 2 * counts[s] >= len(found)))
 
 
 def choose_oracles(names: Sequence[str]) -> tuple[Oracle, ...]:
@@ -252,9 +256,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def _audio(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_EXTENSIONS)
+    return audio_in(folder) if folder.is_dir() else []
 
 
 def _read(path: Path, song: Song) -> Tensor:

@@ -7,8 +7,9 @@
     d, b, o, v         d, b, o, v, guitar, piano     all four, guitar and piano counted to o
 
 SIR and SAR need every source that is in the mixture. What a method leaves out is therefore taken
-as one more source, whose estimate is the mixture minus all estimates; SDR and ISR of the others
-don't depend on it.
+as one more source, whose estimate is the mixture minus all estimates. SDR and ISR of the others
+don't depend on it, but for the frames that count, those in which no source is silent: there are
+fewer of them with four sources than with two, in museval too.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
 
     Args:
         song: That was separated.
-        estimates: By name.
+        estimates: By name; at least one.
         ordered: Whether names mean something; otherwise, as of several singers, those go together
             that fit best.
 
     Raises:
-        AudioError: None of the estimates is of a stem of the track; or, without an order, there
-            are more or fewer than stems.
+        AudioError: An estimate has a name that the track doesn't know, in place of one that it
+            does; or, without an order, there are more or fewer than stems.
     """
     if not ordered:
         return _pair_by_likeness(song, estimates)
@@ -65,16 +66,11 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
     _rename_accompaniment(estimates, references)
     if ACCOMPANIMENT in estimates and {_VOCALS} < references.keys():
         references = _without_details(references)
+    _check_names(song, references, estimates)
     for name in [name for name in estimates if name not in references]:
         if _OTHER in estimates and _OTHER in references:
             estimates[_OTHER] = estimates[_OTHER] + estimates.pop(name)
     chosen = [name for name in references if name in estimates]
-    if not chosen:
-        wrong = next(iter(estimates), "")
-        raise AudioError(
-            f"There are estimates of {', '.join(estimates)}, but '{song.name}' has: "
-            f"{', '.join(song.stems)}.{nearest(wrong, song.stems)}"
-        )
     true = [references[name] for name in chosen]
     found = [estimates[name] for name in chosen]
     rest = [audio for name, audio in references.items() if name not in chosen]
@@ -176,6 +172,21 @@ def _rename_accompaniment(estimates: dict[str, Tensor], references: Mapping[str,
             estimates[ACCOMPANIMENT] = estimates.pop(name)
     if references.keys() <= estimates.keys() and ACCOMPANIMENT not in references:
         estimates.pop(ACCOMPANIMENT, None)
+
+
+def _check_names(
+    song: Song, references: Mapping[str, Tensor], estimates: Mapping[str, Tensor]
+) -> None:
+    """Refuse an unknown name where a known one is missing: probably they mean the same."""
+    known = {*song.stems, *references}
+    unknown = [name for name in estimates if name not in known]
+    missing = [name for name in references if name not in estimates]
+    if unknown and missing:
+        raise AudioError(
+            f"There is an estimate of '{unknown[0]}' and none of '{missing[0]}', but "
+            f"'{song.name}' has: {', '.join(song.stems)}.{nearest(unknown[0], missing)} Rename "
+            "the estimates, or choose the stems of the data that they are of."
+        )
 
 
 def _pair_by_likeness(song: Song, estimates: Mapping[str, Tensor]) -> Pairing:
