@@ -73,6 +73,7 @@ def open_unmix(facts: Fields) -> Iterator[Fields]:
         "members": [{"model": f"umxhq-{stem}"} for stem in FOUR],
         "wiener": 1,
         "scores": facts["scores"],
+        "note": facts["note"],
         **common,
     }
 
