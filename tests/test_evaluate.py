@@ -424,3 +424,34 @@ def test_a_folder_knows_its_identity(estimates):
     folder = Folder(estimates, "half", STEMS)
     assert folder.identity("first", "test") == folder.identity("first", "test")
     assert folder.identity("first", "test") != folder.identity("second", "test")
+
+
+@pytest.fixture
+def embedding(tmp_path):
+    """A network that returns levels of pieces of 100 samples, as a TorchScript file."""
+    import torch
+
+    class Powers(torch.nn.Module):
+        def forward(self, signal: torch.Tensor) -> torch.Tensor:
+            return signal.unflatten(-1, [-1, 100]).square().mean(-1)
+
+    path = tmp_path / "powers.pt"
+    torch.jit.save(torch.jit.script(Powers()), path)
+    return path
+
+
+def test_a_users_embedding_is_one_more_metric(run, estimates, embedding, tmp_path):
+    words = ("--estimates", estimates, "--embedding", f"powers:{RATE}:{embedding}")
+    run(*words, "--report")
+    scores = read_result(tmp_path / "results" / "half" / "test" / "first.json").targets[0].scores
+    assert set(scores) == {"usdr", "embedding powers"}
+    assert "## powers MSE, lower is better" in (tmp_path / "results" / "report.md").read_text()
+    assert "first: 2 kept" in run(*words).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "error"),
+    [("powers.pt", 2, "wanted is NAME:HZ:FILE"), ("x:8000:nowhere.pt", 1, "nowhere.pt")],
+)
+def test_embeddings_are_looked_for_before_any_work(run, text, code, error):
+    assert error in run("--embedding", text, code=code).stderr

@@ -67,6 +67,14 @@ def evaluate(
         list[str] | None,
         typer.Option(help="csdr, usdr, si_sdr, ... or all.", rich_help_panel=_SCORES),
     ] = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:HZ:FILE",
+            help="Also the distance of embeddings, by a TorchScript network.",
+            rich_help_panel=_SCORES,
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="Of BSSEval: torch or museval.", rich_help_panel=_SCORES)
     ] = "torch",
@@ -114,6 +122,7 @@ def evaluate(
     if ctx.invoked_subcommand:
         return
     from separator.datasets import leak_check
+    from separator.evaluation.lookup import parse_embedding
     from separator.evaluation.runner import Evaluation
     from separator.evaluation.scoring import choose_engine, choose_metrics
 
@@ -130,6 +139,9 @@ def evaluate(
     }
     metrics = choose_metrics(metric or ())
     choose_engine(engine)
+    network = parse_embedding(embedding) if embedding else None
+    if network:
+        metrics = (*metrics, *network.metrics())  # loaded now, so that a mistake shows now
     models = _models(model or (), settings)
     bounds = _bounds(oracle or ("irm1",))
     dataset, failures = _open(data, kind, split, stems, limit, quiet=quiet)
@@ -149,6 +161,7 @@ def evaluate(
         engine=engine,
         ordered=dataset.ordered,
         excerpts=excerpts,
+        embedding=network,
         threads=threads,
     )
     failures += _run(dataset, evaluation, jobs=jobs, quiet=quiet)

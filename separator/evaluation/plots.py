@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from separator.errors import ConfigError
-from separator.evaluation.metrics import METRICS
+from separator.evaluation.lookup import describe
 from separator.evaluation.summary import ALL, Summary
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def draw_differences(summary: Summary, metric: str) -> Figure | None:
 
     Each is the mean over stems, sorted; None where there is nothing to compare.
     """
-    sign = 1 if METRICS[metric].higher_is_better else -1
+    sign = 1 if describe(metric).higher_is_better else -1
     rivals = [m for m, kind in summary.methods.items() if kind in ("model", "estimates")]
     values = {method: sign * summary.value(method, ALL, metric) for method in rivals}
     rivals.sort(key=lambda method: -values[method] if math.isfinite(values[method]) else math.inf)
@@ -161,7 +161,7 @@ def _colors(count: int) -> Sequence[Any]:
 
 
 def _label(metric: str) -> str:
-    info = METRICS[metric]
+    info = describe(metric)
     return f"{info.name} / {info.unit}" if info.unit else info.name
 
 

@@ -30,6 +30,7 @@ from separator.audio import remove_stale
 from separator.datasets import Track
 from separator.errors import Cancelled, ConfigError, SeparatorError
 from separator.evaluation import excerpts
+from separator.evaluation.lookup import EmbeddingFile
 from separator.evaluation.methods import Method, Song, fingerprint
 from separator.evaluation.results import Run, TrackResult, read_result, result_path
 from separator.evaluation.scoring import choose_engine, pair, score
@@ -45,13 +46,14 @@ class Evaluation:
 
     Attributes:
         methods: With names that differ.
-        metrics: Keys of `separator.evaluation.metrics.METRICS`.
+        metrics: Keys of `separator.evaluation.metrics.METRICS`, and that of the embedding.
         output: Folder of all results.
         data: Kind of the data set.
         split: Of the data set; results are kept in a folder of this name.
         engine: "torch" or "museval".
         ordered: Whether stems have names that mean something; see `scoring.pair`.
         excerpts: Whether the worst frame of each stem is kept for the ears.
+        embedding: Whose distance is one of the metrics.
         threads: Of each process; torch's own choice where absent.
     """
 
@@ -63,6 +65,7 @@ class Evaluation:
     engine: str = "torch"
     ordered: bool = True
     excerpts: bool = True
+    embedding: EmbeddingFile | None = None
     threads: int | None = None
 
 
@@ -175,7 +178,8 @@ def _measure(
     engine, engine_name = choose_engine(evaluation.engine)
     began = time.perf_counter()
     pairing = pair(song, estimates.stems, ordered=evaluation.ordered)
-    targets = score(song, pairing, evaluation.metrics, engine)
+    more = evaluation.embedding.metrics() if evaluation.embedding else None
+    targets = score(song, pairing, evaluation.metrics, engine, more)
     seconds = time.perf_counter() - began
     if evaluation.excerpts and method.kind in ("model", "estimates"):
         folder = result_path(evaluation.output, method.name, song.split, song.name).parents[1]
@@ -199,7 +203,8 @@ def _measure(
 def _fingerprint(track: Track, method: Method, evaluation: Evaluation) -> str:
     """Return what changes with the estimates and how they are compared, or with the references."""
     identity = method.identity(track.name, evaluation.split)
-    settings = fingerprint(_FORMAT, identity, choose_engine(evaluation.engine)[1])
+    embedding = evaluation.embedding.identity() if evaluation.embedding else None
+    settings = fingerprint(_FORMAT, identity, choose_engine(evaluation.engine)[1], embedding)
     return f"{settings}-{fingerprint(track.identity())}"
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from separator.errors import AudioError, ConfigError, nearest
 from separator.evaluation.bss_eval import BSSEval, bss_eval
 from separator.evaluation.methods import Song
-from separator.evaluation.metrics import METRICS, Comparison, Engine
+from separator.evaluation.metrics import METRICS, Comparison, Engine, Metric
 from separator.evaluation.permutations import best_order
 from separator.evaluation.results import FRAME_METRICS, Target
 
@@ -81,14 +81,21 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
     return Pairing(tuple(chosen), torch.stack(true), torch.stack(found))
 
 
-def score(song: Song, pairing: Pairing, metrics: Sequence[str], engine: Engine) -> list[Target]:
+def score(
+    song: Song,
+    pairing: Pairing,
+    metrics: Sequence[str],
+    engine: Engine,
+    more: Mapping[str, Metric] | None = None,
+) -> list[Target]:
     """Measure the estimates of a song.
 
     Args:
         song: Which they are of.
         pairing: Them and their references.
-        metrics: Keys of `METRICS`.
+        metrics: Keys of `METRICS`, or of `more`.
         engine: Measures frames.
+        more: Metrics that aren't in the registry.
     """
     comparison = Comparison(
         pairing.references,
@@ -97,7 +104,8 @@ def score(song: Song, pairing: Pairing, metrics: Sequence[str], engine: Engine) 
         sample_rate=song.sample_rate,
         engine=engine,
     )
-    found = {key: METRICS[key](comparison) for key in metrics}
+    known = METRICS | dict(more or {})
+    found = {key: known[key](comparison) for key in metrics}
     reasons = {key: comparison.reasons(scores) for key, scores in found.items()}
     frames = comparison.frames if FRAME_BASED.intersection(metrics) else None
     return [

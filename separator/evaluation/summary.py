@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO
 
 from separator.audio.tempfiles import temporary_path
 from separator.errors import ConfigError
+from separator.evaluation.lookup import describe
 from separator.evaluation.metrics import METRICS
 from separator.evaluation.results import (
     FRAME_METRICS,
@@ -95,9 +96,10 @@ class Summary:
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        """Keys of all metrics, in the order of `METRICS`."""
-        found = {key for r in self.results for target in r.targets for key in target.scores}
-        return tuple(key for key in METRICS if key in found)
+        """Keys of all metrics, in the order of `METRICS`; others come last."""
+        keys = {key: None for r in self.results for target in r.targets for key in target.scores}
+        known = [key for key in METRICS if key in keys]
+        return (*known, *(key for key in keys if key not in METRICS))
 
     @cached_property
     def tracks(self) -> tuple[str, ...]:
@@ -166,7 +168,7 @@ class Summary:
 
     def _compare(self, rivals: Sequence[str], metric: str) -> Iterator[Row]:
         better: Literal["higher", "lower"] = (
-            "higher" if METRICS[metric].higher_is_better else "lower"
+            "higher" if describe(metric).higher_is_better else "lower"
         )
         pairs = [(*pair, stem) for pair in combinations(rivals, 2) for stem in self.stems]
         found = []

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from separator.evaluation.metrics import METRICS
+from separator.evaluation.lookup import describe
 from separator.evaluation.published import Published, published
 from separator.evaluation.summary import ALL, Summary, average_of
 
@@ -72,7 +72,7 @@ def all_tables(summary: Summary) -> Iterator[Table]:
 
 def score_table(summary: Summary, metric: str) -> Table:
     """Show one metric of all methods."""
-    info = METRICS[metric]
+    info = describe(metric)
     unit = f" in {info.unit}" if info.unit else ""
     better = "higher" if info.higher_is_better else "lower"
     rows = [
@@ -131,7 +131,7 @@ def comparison_table(summary: Summary, metric: str) -> Table:
         if row.metric == metric
     ]
     return Table(
-        f"Differences in {METRICS[metric].name}",
+        f"Differences in {describe(metric).name}",
         f"{average_of(metric).capitalize()} difference over the tracks that both have, with its "
         "95 % bootstrap interval; p of the sign-flip test, of Wilcoxon's signed-rank test, and the "
         "latter corrected (Holm) for all rows of this table.",
@@ -151,7 +151,7 @@ def number(value: float | None, places: int = 2) -> str:
 
 def _with_published(table: Table, summary: Summary, metric: str) -> Table:
     """Add what was published under the same definition, and under no other."""
-    found = published(METRICS[metric].name, summary.data, summary.split)
+    found = published(describe(metric).name, summary.data, summary.split)
     if not found:
         return table
     note = f"{table.note} Published results are of all 50 test songs."
