@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from separator.datasets import DatasetError
     from separator.training.callbacks import Report
     from separator.training.recipe import Recipe
+    from separator.training.run import Result
 
 app = typer.Typer(
     help="Train a network by a recipe; also: list the recipes, export a trained network.",
@@ -38,6 +39,10 @@ def train(
     until: Annotated[
         int | None, typer.Option(min=1, metavar="STEP", help="Stop (to be resumed) after a step.")
     ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option("--prune", metavar="RATIO", help="Leave out this share of the model's units."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what the recipe costs.")
     ] = False,
@@ -57,7 +62,10 @@ def train(
     from separator.training.run import train as run
 
     try:
-        result = run(recipe, folder, resume=resume, until=until, report=_tell)
+        if ratio is not None and not resume:
+            result = _prune(recipe, folder, ratio)
+        else:
+            result = run(recipe, folder, resume=resume, until=until, report=_tell)
     except DatasetError as error:
         _show_problems(error)
         raise
@@ -113,6 +121,22 @@ def _recipe(config: str | None, folder: Path, changes: list[str], resume: bool) 
     if config is None and not (resume and saved.is_file()):
         raise ConfigError(f"Which recipe? There is no run in '{folder}': give --config.")
     return load_recipe(config or str(saved), changes)
+
+
+def _prune(recipe: "Recipe", folder: Path, ratio: float) -> "Result":
+    """Prune, and say what that changed."""
+    from separator.training.dryrun import rounded
+    from separator.training.prune import prune
+
+    pruned = prune(recipe, folder, ratio, report=_tell)
+    before, after = pruned.macs
+    message(
+        f"MACs per second of music: {rounded(before)} before, {rounded(after)} after "
+        f"({after / before - 1:+.0%})."
+    )
+    if pruned.sdr is not None:
+        message("SDR: {:.2f} dB before, {:.2f} dB after.".format(*pruned.sdr))
+    return pruned.result
 
 
 def _tell(report: "Report") -> None:

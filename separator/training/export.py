@@ -68,11 +68,39 @@ def export(
         raise ConfigError(f"There is a card '{name}' in '{folder}' already. Choose another --name.")
     state = read_checkpoint(path)
     recipe, network = trained_network(state, path.name)
+    return write_model(
+        recipe,
+        network,
+        folder,
+        name=name,
+        source=describe_training(recipe, state["global_step"]),
+        licence=licence,
+        description=description,
+    )
+
+
+def write_model(
+    recipe: Recipe,
+    network: nn.Module,
+    folder: Path,
+    *,
+    name: str,
+    source: str,
+    licence: str = NOT_STATED,
+    description: str | None = None,
+) -> Card:
+    """Write a network of a recipe as a card and its weights; `source` says how it came to be.
+
+    Raises:
+        ModelError: a weight has no float16, or the folder can't be written to.
+        ConfigError: the name isn't allowed.
+    """
     file = folder / "weights" / f"{name}.safetensors"
+    weights = _half(network)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        save_file(_half(network), part, metadata={"format": "pt"})
+        save_file(weights, part, metadata={"format": "pt"})
         part.replace(file)
         file.chmod(0o644)
         card = validate(
@@ -95,7 +123,7 @@ def export(
                 },
                 "licence": licence,
                 "training_data": describe_data(recipe),
-                "source": describe_training(recipe, state["global_step"]),
+                "source": source,
             },
             f"{name}.yaml",
         )

@@ -77,10 +77,8 @@ def train(
         Stopped: the run was asked to stop, and has saved everything.
     """
     last = folder / LAST
-    if last.exists() and not resume:
-        raise ConfigError(
-            f"There is a run in '{folder}' already. Go on with --resume, or choose another folder."
-        )
+    if not resume:
+        check_new(folder)
     if resume and not last.exists():
         raise ConfigError(f"There is nothing to resume: '{last}' doesn't exist.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +97,18 @@ def train(
     sdr = trainer.callback_metrics.get(SCORE)
     score = None if sdr is None else float(sdr)
     return Result(trainer.global_step, score, folder, trainer.is_global_zero)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder in which there is a run.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if (folder / LAST).exists():
+        raise ConfigError(
+            f"There is a run in '{folder}' already. Go on with --resume, or choose another folder."
+        )
 
 
 def _trainer(
