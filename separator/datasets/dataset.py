@@ -8,8 +8,10 @@ folder ──> songs of the split ──> facts of their files ──> checks �
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -131,7 +133,10 @@ def scan_dataset(
     facts = known.facts(place for song in songs for place in scan.used_places(song, selection))
     good, problems = _check(songs, facts, selection)
     if check_sum:
-        good = [song for song in good if _sums_up(song, facts, selection, known, problems)]
+        decoded = _decode(good, facts, selection, known)
+        problems += decoded
+        bad = {problem.track for problem in decoded if problem.severity == "error"}
+        good = [song for song in good if song.name not in bad]
     known.save()
     tracks = tuple(scan.build(song, facts, selection) for song in good)
     odd = list(scan.unlike(tracks, layout))
@@ -242,25 +247,29 @@ def _check(
     return good, problems
 
 
+def _decode(
+    songs: Sequence[Song], facts: dict[Place, Facts], selection: scan.Selection, known: Index
+) -> list[Problem]:
+    """Decode songs, several at a time, and return what is wrong with them."""
+    check = partial(_sums_up, facts=facts, selection=selection, known=known)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return [problem for found in pool.map(check, songs) for problem in found]
+
+
 def _sums_up(
-    song: Song,
-    facts: dict[Place, Facts],
-    selection: scan.Selection,
-    known: Index,
-    problems: list[Problem],
-) -> bool:
-    """Decode a song, add what is wrong with it to `problems`, and tell whether it can be used."""
+    song: Song, facts: dict[Place, Facts], selection: scan.Selection, known: Index
+) -> list[Problem]:
+    """Decode a song, and return what is wrong with it."""
     places = scan.used_places(song, selection)
     try:
         level = known.residual(places, partial(scan.residual_db, song, facts, selection))
     except AudioError as error:
         what, advice = str(error).rstrip("."), "Fetch or export it anew."
-        problems.append(Problem(song.name, what, "a whole audio file", advice))
-        return False
+        return [Problem(song.name, what, "a whole audio file", advice)]
     lossless = all(facts[place].lossless for place in places)
     limit = _LOSSLESS_RESIDUAL_DB if lossless else _LOSSY_RESIDUAL_DB
-    if level > limit:
-        what = f"the mixture minus its stems is at {level:.1f} dB"
-        advice = "Stems may be missing, or processed after mixing; scores suffer from it."
-        problems.append(Problem(song.name, what, f"{limit:.0f} dB or less", advice, "warning"))
-    return True
+    if level <= limit:
+        return []
+    what = f"the mixture minus its stems is at {level:.1f} dB"
+    advice = "Stems may be missing, or processed after mixing; scores suffer from it."
+    return [Problem(song.name, what, f"{limit:.0f} dB or less", advice, "warning")]

@@ -34,8 +34,13 @@ class Problem:
         """Return the fields in the order of `COLUMNS`."""
         return astuple(self)
 
+    @property
+    def text(self) -> str:
+        """All of it but the song and the severity, on one line."""
+        return f"{self.what}; expected: {self.expected}. {self.advice}"
+
     def __str__(self) -> str:
-        return f"'{self.track}': {self.what}; expected: {self.expected}. {self.advice}"
+        return f"'{self.track}': {self.text}"
 
 
 class DatasetError(ConfigError):
