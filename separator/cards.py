@@ -94,7 +94,9 @@ class Weights(Strict):
     urls: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = ()
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(gt=0)]
-    format: Literal["safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit", "onnx"]
+    format: Literal[
+        "safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit", "bytesep", "onnx"
+    ]
 
     @model_validator(mode="after")
     def _one_place(self) -> "Weights":
@@ -194,7 +196,7 @@ class Card(Entry):
     segment: Seconds
     overlap: Overlap = 0.25
     normalization: Literal["none", "track"] = "none"
-    recipe: Literal["default", "demucs", "msst"] = "default"
+    recipe: Literal["default", "demucs", "msst", "msst-flat"] = "default"
     latency: Annotated[float, Field(ge=0)] | None = None
     weights: Weights
 

@@ -1,16 +1,17 @@
 """Cut a stream into overlapping segments, and add their estimates up again.
 
-Three recipes say where segments lie, what surrounds them and how they are weighed. All of them are
+Recipes say where segments lie, what surrounds them and how they are weighed. All of them are
 streams: a tape holds what is still needed of the track, a few segments at most.
 
     default   full segments, the last one moved back to the end; triangular weights
     demucs    on a grid from the start, the last ones short; a network that wants more samples than
               the segment has gets the real audio around it; triangular weights
     msst      on a grid, over a track whose ends are mirrored; flat weights with short ramps
+    msst-flat on a grid, the last ones filled up with silence; equal weights
 
-`demucs` gives what demucs' `apply_model` gives, `msst` what Music-Source-Separation-Training's
-`demix` does with one segment at a time. `default` needs the fewest segments, and each of them is
-full of audio; its weights and those of `demucs` are positive everywhere.
+`demucs` gives what demucs' `apply_model` gives, `msst` and `msst-flat` what `demix` of
+Music-Source-Separation-Training does with one segment at a time, the latter for Demucs. `default`
+needs the fewest segments, and each of them is full of audio.
 
 Reference: Défossez et al. 2019, arXiv 1911.13254, section 5.4 (triangular weights).
 """
@@ -156,6 +157,15 @@ def _cut_msst_short(tape: Tape, size: int, hop: int) -> Iterator[Segment]:
         yield Segment(start, _filled(audio, size), 0, weights[: audio.shape[-1]])
 
 
+def _cut_msst_flat(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[Segment]:
+    start = 0
+    while tape.reaches(start + 1):
+        samples = size if tape.reaches(start + size) else tape.end - start
+        yield Segment(start, tape.read(start, start + size), 0, torch.ones(samples))
+        start += hop
+        tape.forget(start)
+
+
 def _trapezoid(samples: int) -> Tensor:
     fade = samples // 10
     weights = torch.ones(samples)
@@ -191,7 +201,7 @@ def _count_default(samples: int, size: int, hop: int) -> int:
     return 1 + math.ceil(max(0, samples - size) / hop)
 
 
-def _count_demucs(samples: int, size: int, hop: int) -> int:
+def _count_grid(samples: int, size: int, hop: int) -> int:
     return math.ceil(samples / hop)
 
 
@@ -200,13 +210,13 @@ def _count_msst(samples: int, size: int, hop: int) -> int:
     return math.ceil((samples + (border if samples > 2 * border else 0)) / hop)
 
 
-def _hop_msst(size: int, overlap: float) -> int:
+def _hop_msst(size: int, overlap: float, least: int = 2) -> int:
     parts = round(1 / (1 - overlap))
-    if parts < 2 or abs(1 - 1 / parts - overlap) > 0.01 or size < 2 * parts:
+    if parts < least or abs(1 - 1 / parts - overlap) > 0.01 or size < 2 * parts:
         raise ConfigError(
-            f"The recipe 'msst' cuts a segment into 2 or more equal parts; the overlap is {overlap}"
-            f" of {size} samples, allowed are 0.5, 0.667, 0.75, 0.8 and so on. Use the recipe "
-            "'default' for others."
+            f"MSST's recipes cut a segment into {least} or more equal parts; the overlap is "
+            f"{overlap} of {size} samples, allowed are 0.5, 0.667, 0.75, 0.8 and so on. Use the "
+            "recipe 'default' for others."
         )
     return size // parts
 
@@ -230,9 +240,12 @@ RECIPES = {
         lambda size, overlap: max(1, round(size * (1 - overlap))), _count_default, _cut_default
     ),
     "demucs": Recipe(
-        lambda size, overlap: max(1, int((1 - overlap) * size)), _count_demucs, _cut_demucs
+        lambda size, overlap: max(1, int((1 - overlap) * size)), _count_grid, _cut_demucs
     ),
     "msst": Recipe(_hop_msst, _count_msst, _cut_msst),
+    "msst-flat": Recipe(
+        lambda size, overlap: _hop_msst(size, overlap, least=1), _count_grid, _cut_msst_flat
+    ),
 }
 
 

@@ -64,3 +64,17 @@ def demix(mixture: Tensor, network: torch.nn.Module, size: int, parts: int) -> T
         counter[start : start + samples] += window[:samples]
     result = result / counter
     return result[..., border : border + length] if mirrored else result
+
+
+def demix_flat(mixture: Tensor, network: torch.nn.Module, size: int, parts: int) -> Tensor:
+    """Separate a whole track as that program does with Demucs; shapes as in `demix`."""
+    total = mixture.shape[-1]
+    padded = torch.nn.functional.pad(mixture, (0, size))
+    starts = range(0, total, size // parts)
+    pieces = [(start, network(padded[None, :, start : start + size])[0]) for start in starts]
+    result = torch.zeros(*pieces[0][1].shape[:-1], total + size)
+    counter = torch.zeros(total + size)
+    for start, estimate in pieces:
+        result[..., start : start + size] += estimate
+        counter[start : start + size] += 1
+    return (result / counter)[..., :total]

@@ -7,7 +7,7 @@ import pytest
 import reference
 import reference_recipes
 import torch
-from reference_recipes import Track, demix
+from reference_recipes import Track, demix, demix_flat
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
@@ -80,6 +80,15 @@ def test_msst_agrees_with_demix(samples: int, parts: int, size: int) -> None:
     mixture = noise(samples)
     plan = Plan(size, 1 - 1 / parts, 3, recipe="msst")
     theirs = demix(mixture, Place(), size, parts)
+    torch.testing.assert_close(run(mixture, plan, Place()), theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_msst_flat_agrees_with_demix(samples: int, parts: int) -> None:
+    mixture = noise(samples)
+    plan = Plan(SIZE, 1 - 1 / parts, 3, recipe="msst-flat")
+    theirs = demix_flat(mixture, Place(), SIZE, parts)
     torch.testing.assert_close(run(mixture, plan, Place()), theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -160,7 +169,7 @@ def test_demucs_puts_real_audio_around_segments() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"recipe": "demix"}, "Unknown recipe 'demix'; allowed: default, demucs, msst."),
+        ({"recipe": "demix"}, "Unknown recipe 'demix'; allowed: default, demucs, msst, msst-flat."),
         ({"recipe": "msst", "overlap": 0.25}, "allowed are 0.5, 0.667, 0.75, 0.8"),
         ({"recipe": "msst", "overlap": 0.6}, "2 or more equal parts; the overlap is 0.6"),
     ],
