@@ -49,6 +49,7 @@ export class StemPlayer extends HTMLElement {
     this.draw();
     this.refresh();
     this.tick();
+    if (innerWidth <= 720) this.scrollIntoView(); // there it appears below all else
   }
 
   // --- what is there -----------------------------------------------------------------------
@@ -469,12 +470,13 @@ function chart(scores) {
   const table = element("table", { class: "chart" });
   table.append(element("caption", {}, "Signal to distortion ratio in dB: more is closer"));
   for (const [stem, values] of Object.entries(scores)) {
-    for (const [group, value] of Object.entries(values)) {
+    for (const [number, [group, value]] of Object.entries(values).entries()) {
       const line = table.insertRow();
       line.append(element("th", { scope: "row" }, `${stem}, ${group}`));
       const bar = element("div", { class: "mark" });
       bar.style.width = `${Math.max(0.5, (100 * Math.max(0, value)) / most)}%`;
       bar.style.background = `var(--stem-${colorOf(stem, 1)})`;
+      bar.style.opacity = number ? 0.6 : 1;
       line.insertCell().append(bar);
       line.insertCell().textContent = value.toFixed(2);
     }
