@@ -23,7 +23,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from separator.audio import remove_stale
@@ -158,12 +157,14 @@ def load_song(track: Track, split: str) -> Song:
     Raises:
         AudioError: A file can't be read.
     """
-    references = np.stack([track.read(stem) for stem in track.stems])
+    references = torch.empty(len(track.stems), track.channels, track.samples)
+    for stem, reference in zip(track.stems, references, strict=True):
+        reference.copy_(torch.from_numpy(track.read(stem)))
     return Song(
         name=track.name,
         split=split,
         stems=tuple(track.stems),
-        references=torch.from_numpy(references),
+        references=references,
         mixture=torch.from_numpy(track.mixture()),
         sample_rate=track.sample_rate,
     )
@@ -175,9 +176,11 @@ def _measure(
     if cancel is not None and cancel.is_set():
         raise Cancelled("Cancelled.")
     estimates = method.estimate(song, cancel)
+    usage, warnings = estimates.usage, estimates.warnings
     engine, engine_name = choose_engine(evaluation.engine)
     began = time.perf_counter()
     pairing = pair(song, estimates.stems, ordered=evaluation.ordered)
+    del estimates  # large, and copied
     more = evaluation.embedding.metrics() if evaluation.embedding else None
     targets = score(song, pairing, evaluation.metrics, engine, more)
     seconds = time.perf_counter() - began
@@ -192,10 +195,10 @@ def _measure(
         data=evaluation.data,
         sample_rate=song.sample_rate,
         duration=song.duration,
-        seconds=estimates.usage.seconds if estimates.usage else None,
+        seconds=usage.seconds if usage else None,
         metric_seconds=seconds,
-        peak_memory=estimates.usage.bytes if estimates.usage else None,
-        warnings=estimates.warnings,
+        peak_memory=usage.bytes if usage else None,
+        warnings=warnings,
     )
     return TrackResult(song.name, song.split, run, tuple(targets))
 

@@ -71,6 +71,8 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
         if _OTHER in estimates and _OTHER in references:
             estimates[_OTHER] = estimates[_OTHER] + estimates.pop(name)
     chosen = [name for name in references if name in estimates]
+    if tuple(chosen) == song.stems:  # the usual case, without a copy of large tensors
+        return Pairing(song.stems, song.references, torch.stack([estimates[s] for s in chosen]))
     true = [references[name] for name in chosen]
     found = [estimates[name] for name in chosen]
     rest = [audio for name, audio in references.items() if name not in chosen]
