@@ -11,6 +11,7 @@ file --read_state--> {parameter: tensor} --load_state--> network
 - `torchaudio`: its pipelines' files of hybrid Demucs, which name the parameters otherwise.
 - `open_unmix`: one stem's network of Open-Unmix.
 - `bandit`: Lightning checkpoints of Bandit, both versions.
+- `bytesep`: ResUNet143 of its authors, with the matrices of its Fourier transforms.
 - `onnx`: MDX-Net models of Ultimate Vocal Remover; the graph itself is the parameter.
 """
 
@@ -26,7 +27,7 @@ from separator.pickles import read_pickle
 State = dict[str, Tensor]
 
 #: Where training programs put the parameters inside their checkpoints, the best ones first.
-_WRAPPERS = ("best_state", "model_state_dict", "state_dict", "state")
+_WRAPPERS = ("best_state", "model_state_dict", "state_dict", "state", "model")
 #: What wrapping a network adds in front of every key.
 _PREFIXES = ("module.", "model.")
 #: Parts of keys that give away graphs which look like a supported one, and are not.
@@ -151,6 +152,12 @@ def _read_bandit(path: Path) -> dict[str, Any]:
     return _translated(path, from_bandit)
 
 
+def _read_bytesep(path: Path) -> dict[str, Any]:
+    from separator.networks.resunet import from_bytesep
+
+    return _translated(path, from_bytesep)
+
+
 def _read_onnx(path: Path) -> dict[str, Any]:
     from separator.networks.mdx_onnx import read_graph
 
@@ -175,6 +182,7 @@ FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "torchaudio": _read_torchaudio,
     "open_unmix": _read_either,
     "bandit": _read_bandit,
+    "bytesep": _read_bytesep,
     "onnx": _read_onnx,
 }
 

@@ -15,7 +15,15 @@ from torch import Tensor
 from separator.bands import BS_ROFORMER_WIDTHS, mel_bands, widths
 from separator.checkpoints import State, load_state
 from separator.errors import ConfigError, ModelError, nearest
-from separator.networks import bandit, bsrnn, build_network, demucs_formats, scnet, tfc_tdf
+from separator.networks import (
+    bandit,
+    bsrnn,
+    build_network,
+    demucs_formats,
+    resunet,
+    scnet,
+    tfc_tdf,
+)
 from separator.networks.states import numbered
 
 
@@ -410,6 +418,23 @@ _TORCHAUDIO = Family(
     usual_stems=("drums", "bass", "other", "vocals"),
 )
 
+
+def _infer_resunet(state: State, given: Mapping[str, Any]) -> Inferred:
+    found = resunet.infer_hyperparameters(state)
+    return Inferred(found.pop("stem_count"), found.pop("channels"), found)
+
+
+_RESUNET = Family(
+    network="resunet",
+    is_one=lambda state: "encoder_block1.conv_block1.conv1.weight" in state,
+    infer=_infer_resunet,
+    settings={},
+    defaults={},
+    format="bytesep",
+    convert=resunet.from_bytesep,
+    usual_stems=("vocals",),
+)
+
 FAMILIES = (
     _roformer("bs_roformer", mel=False),
     _roformer("mel_band_roformer", mel=True),
@@ -417,4 +442,5 @@ FAMILIES = (
     _TFC_TDF,
     _BANDIT,
     _TORCHAUDIO,
+    _RESUNET,
 )

@@ -2,7 +2,9 @@ import pytest
 import reference
 import torch
 
+from separator.checkpoints import load_state, read_state
 from separator.errors import ConfigError
+from separator.foreign import read_model
 from separator.masks import decoupled
 from separator.networks import build_network
 from separator.networks.pqmf import PQMF
@@ -69,6 +71,20 @@ def test_reads_the_authors_state():
     inferred = infer_hyperparameters(state)
     assert inferred.pop("stem_count") == len(case["stems"])
     assert inferred.items() <= {**case, "channels": 2}.items()
+
+
+def test_a_file_of_the_authors_tells_all(tmp_path):
+    network = build_network("resunet", stems=["vocals"], widths=[4, 4], blocks=1).eval()
+    network.load_state_dict(reference.weights(network.state_dict()))
+    extra = {"stft.conv_real.weight": torch.ones(3), "istft.ola_window": torch.ones(3)}
+    path = tmp_path / "resunet.pth"
+    torch.save({"step": 5, "model": network.state_dict() | extra}, path)
+    model = read_model(path)
+    assert (model.network, model.stems, model.format) == ("resunet", ("vocals",), "bytesep")
+    again = build_network(model.network, stems=model.stems, **model.parameters).eval()
+    load_state(again, read_state(path, model.format), where=path.name)
+    mixture = reference.mixture(3000)
+    assert torch.equal(again(mixture), network(mixture))
 
 
 @pytest.mark.parametrize("samples", [1, 1000, 6001])
