@@ -267,6 +267,27 @@ def test_a_signal_saves_and_ends(tmp_path, number):
         assert_same(one, two)
 
 
+def test_a_signal_breaks_a_validation_off(tmp_path, songs, monkeypatch):
+    """What is saved is the state before it, from which the run goes on as if nothing had been."""
+    plan = recipe(steps=6, validation=songs, ema=0.5, save={"every": 100})
+    train(plan, tmp_path / "whole")
+    separate = task_module.Task.separate
+
+    def interrupted(task, mixture):
+        if task.global_step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return separate(task, mixture)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="step 4 by SIGTERM"):
+        patch.setattr(task_module.Task, "separate", interrupted)
+        train(plan, tmp_path / "run")
+    assert read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 4
+    train(plan, tmp_path / "run", resume=True)
+    one, two = (read_checkpoint(tmp_path / x / "last.ckpt") for x in ("run", "whole"))
+    for key in LEARNT:
+        assert_same(one[key], two[key])
+
+
 def test_scarce_memory_says_what_to_change(tmp_path, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")

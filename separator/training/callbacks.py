@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -37,20 +37,29 @@ class Stopped(SeparatorError):
 class Saver(Callback):
     """Write the last checkpoint every so many updates, at the end, and when asked to stop.
 
-    SIGTERM and SIGINT end the run after the step that they come in. A checkpoint is written under
-    another name first: an interrupted write leaves the one before.
+    SIGTERM and SIGINT end the run after the step that they come in, or in the middle of a
+    validation, before which everything is saved. A checkpoint is written under another name first:
+    an interrupted write leaves the one before.
+
+    Args:
+        folder: of the run.
+        every: numbers of updates, after multiples of which to save.
+        cancel: set when the run is asked to stop, for a validation to notice.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: Sequence[int], cancel: threading.Event) -> None:
         self.path = folder / LAST
-        self.every = every
+        self.every = tuple(every)
+        self.cancel = cancel
         self.asked = 0  # the signal
+        self._alone = True
         self._saved = 0
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals, in place of Lightning, which would end a step in its middle."""
         self._saved = trainer.global_step
+        self._alone = trainer.world_size == 1
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._ask)
@@ -58,13 +67,16 @@ class Saver(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer."""
         while self._before:
-            signal.signal(*self._before.popitem())
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:  # a second one doesn't wait
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.asked = number
+        if self._alone:  # several processes must agree first
+            self.cancel.set()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -78,7 +90,7 @@ class Saver(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         stop = self._asked_anywhere(trainer, step)
-        if stop or step % self.every == 0:
+        if stop or any(step % every == 0 for every in self.every):
             self.save(trainer)
         if stop:
             raise Stopped(step, stop)

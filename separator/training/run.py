@@ -22,9 +22,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from separator.errors import ConfigError, ModelError
+from separator.errors import Cancelled, ConfigError, ModelError
 from separator.schema import validate
-from separator.training.callbacks import LAST, Report, Reporter, Samples, Saver
+from separator.training.callbacks import LAST, Report, Reporter, Samples, Saver, Stopped
 from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.recipe import Recipe
 from separator.training.task import RECIPE, SCORE, Task
@@ -84,12 +84,16 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder)
     task = Task(recipe, folder, fresh=not resume)
-    trainer = _trainer(recipe, folder, until, report)
+    intervals = [recipe.save.every, *([recipe.validation.every] if recipe.validation else [])]
+    saver = Saver(folder, intervals, task.cancel)
+    trainer = _trainer(recipe, folder, until, [saver, *_callbacks(recipe, folder, report)])
     try:
         with warnings.catch_warnings():
             # Lightning's advice on loaders, folders and intervals, all of them chosen here
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             trainer.fit(task, ckpt_path=last if resume else None, weights_only=True)
+    except Cancelled as error:  # in a validation
+        raise Stopped(trainer.global_step, saver.asked) from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -111,9 +115,7 @@ def check_new(folder: Path) -> None:
         )
 
 
-def _trainer(
-    recipe: Recipe, folder: Path, until: int | None, report: Callable[[Report], None] | None
-) -> Trainer:
+def _trainer(recipe: Recipe, folder: Path, until: int | None, callbacks: list[Any]) -> Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     hardware = recipe.hardware
     validates = recipe.validation is not None
@@ -134,7 +136,7 @@ def _trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=recipe.log.every,
         logger=_loggers(recipe, folder),
-        callbacks=_callbacks(recipe, folder, report),
+        callbacks=callbacks,
         default_root_dir=folder,
         enable_checkpointing=True,
         enable_progress_bar=False,
@@ -144,7 +146,7 @@ def _trainer(
 
 
 def _callbacks(recipe: Recipe, folder: Path, report: Callable[[Report], None] | None) -> list[Any]:
-    callbacks: list[Any] = [Saver(folder, recipe.save.every)]
+    callbacks: list[Any] = []
     if report is not None:
         callbacks.append(Reporter(report, recipe.log.every))
     if recipe.validation is None:

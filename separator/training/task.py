@@ -11,6 +11,7 @@ repeats what an uninterrupted one would have done, bit by bit.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class Task(LightningModule):
     Attributes:
         network: what is trained.
         average: the moving average of its weights, where the recipe asks for one.
+        cancel: set it to break a validation off.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, *, fresh: bool = True) -> None:
@@ -78,6 +80,7 @@ class Task(LightningModule):
         if recipe.compile:
             self.network.get_submodule("core").compile()
         self.tracks = validation_tracks(recipe)
+        self.cancel = threading.Event()
 
     @property
     def best_network(self) -> nn.Module:
@@ -170,7 +173,7 @@ class Task(LightningModule):
         """Log the mean over all processes' tracks of each stem's SDR, and the mean over stems."""
         plan = plan_of(self.recipe)
         stems = self.recipe.stems
-        rows = [track_sdr(track, stems, self.separate, plan) for track in tracks]
+        rows = [track_sdr(track, stems, self.separate, plan, self.cancel) for track in tracks]
         scores = torch.stack([torch.full((len(stems),), torch.nan), *rows])  # (1 + tracks, stems)
         heard = ~scores.isnan()
         sums = torch.stack([scores.where(heard, 0.0).sum(0), heard.sum(0)]).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from separator.datasets import LoadedAudio, Track, open_dataset
 from separator.datasets.tracks import MIXTURE
 from separator.errors import ConfigError
-from separator.inference import Plan, separate_stream
+from separator.inference import Monitor, Plan, separate_stream
 from separator.training.recipe import Generated, Recipe
 from separator.training.synthesis import SAMPLE_RATE, Palette, render_song
 
@@ -83,7 +84,11 @@ def plan_of(recipe: Recipe) -> Plan:
 
 
 def track_sdr(
-    track: Track, stems: Sequence[str], network: Callable[[Tensor], Tensor], plan: Plan
+    track: Track,
+    stems: Sequence[str],
+    network: Callable[[Tensor], Tensor],
+    plan: Plan,
+    cancel: threading.Event | None = None,
 ) -> Tensor:
     """Return the SDR of each stem over a whole track in dB, NaN where the stem is silent.
 
@@ -93,12 +98,15 @@ def track_sdr(
     Shape:
         - network: `(batch, channels, time) -> (batch, stems, channels, time)`
         - result: `(stems,)`, float64
+
+    Raises:
+        Cancelled: where `cancel` is set.
     """
     power = torch.zeros(len(stems), dtype=torch.float64)
     error = torch.zeros(len(stems), dtype=torch.float64)
     start = 0
     blocks = (torch.from_numpy(block) for block in track.blocks())
-    for estimates in separate_stream(blocks, network, plan):
+    for estimates in separate_stream(blocks, network, plan, Monitor(cancel=cancel)):
         size = estimates.shape[-1]
         if not size:
             continue
