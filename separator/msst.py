@@ -20,6 +20,7 @@ from separator.networks.demucs_formats import NAMES, from_demucs_kwargs
 from separator.schema import read_yaml, validate
 
 Positive = Annotated[int, Field(gt=0)]
+_SEGMENT = 11.0  # seconds of a Demucs' training examples, where its YAML doesn't say
 
 
 class _Section(BaseModel):
@@ -38,7 +39,7 @@ class _Training(_Section):
     target_instrument: str | None = None
     samplerate: Positive = 44100
     channels: Positive = 2
-    segment: Annotated[float, Field(gt=0)] = 11.0
+    segment: Annotated[float, Field(gt=0)] | None = None
 
 
 class _Inference(_Section):
@@ -126,12 +127,13 @@ def _read_demucs(
         raise ConfigError(
             f"{where}: 'model: {name}' needs a section of that name; known are {', '.join(NAMES)}."
         )
+    segment = training.segment or _SEGMENT
     arguments = {
         **sections[name],
         "sources": training.instruments,
         "audio_channels": training.channels,
         "samplerate": training.samplerate,
-        "segment": training.segment,
+        "segment": segment,
     }
     if arguments.get("num_subbands") == 1:  # none, that is
         del arguments["num_subbands"]
@@ -142,7 +144,7 @@ def _read_demucs(
         sample_rate=ours.pop("sample_rate"),
         channels=ours.pop("channels"),
         parameters=ours,
-        segment=training.segment,
+        segment=segment,
         format="safetensors" if checkpoint.suffix == ".safetensors" else "msst",
         recipe="demucs",
     )

@@ -102,6 +102,8 @@ def _fields(data: Any) -> tuple[str, Sequence[Any], Mapping[str, Any], Mapping[s
     keys = ("klass", "args", "kwargs", "state")
     klass, args, kwargs, state = data if isinstance(data, tuple) else (data[key] for key in keys)
     name = klass if isinstance(klass, str) else _name(klass)
+    if len(args) > 1:
+        raise ValueError(f"{len(args)} arguments have no name, one may")
     return name, list(args), dict(kwargs), dict(state)
 
 

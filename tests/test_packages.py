@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
@@ -133,6 +134,23 @@ def test_a_pickled_file_is_read(
     assert read_state(path, "demucs").keys() == half.keys()
     for key, value in built.state_dict().items():
         assert value.equal(half[key].float())
+
+
+def test_files_without_zip_are_read(tmp_path: Path, foreign: Callable[[str], type]) -> None:
+    source, path = network(), tmp_path / "x.th"
+    package = {"klass": foreign("demucs.hdemucs.HDemucs"), "args": (), "kwargs": SMALL}
+    content = {**package, "state": source.state_dict()}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    state = read_package(path).state
+    assert all(state[key].equal(value) for key, value in source.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "checksum"), [("demucs", 1150917047), ("hdemucs", 2433270462)])
+def test_parameters_are_in_the_order_of_demucs(name: str, checksum: int) -> None:
+    """Quantised files name no parameters; the checksums are those of demucs 4.1.0's keys."""
+    with torch.device("meta"):
+        keys = build_network(name, stems=["drums", "bass", "other", "vocals"]).state_dict()
+    assert crc32("\n".join(keys).encode()) == checksum
 
 
 def test_arguments_may_have_no_names(tmp_path: Path, foreign: Callable[[str], type]) -> None:
@@ -284,6 +302,7 @@ def test_endless_fractions_are_refused(tmp_path: Path, foreign: Callable[[str], 
     ("change", "error", "message"),
     [
         ({"klass": 3}, ModelError, "no Demucs file"),
+        ({"args": (STEMS, 2)}, ModelError, "2 arguments have no name"),
         ({"state": 3}, ModelError, "no Demucs file"),
         ({"kwargs": SMALL | {"wiener_residual": True}}, ConfigError, "wiener_residual"),
     ],
