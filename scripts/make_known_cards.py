@@ -88,6 +88,12 @@ def others(facts: Fields) -> Iterator[Fields]:
         yield words | own | {"name": name, "weights": section}
 
 
+def ensembles(facts: Fields) -> Iterator[Fields]:
+    """Yield the cards of models that work together."""
+    for name, entry in facts.items():
+        yield entry | {"name": name}
+
+
 def spelled_out(card: Fields) -> Fields:
     """Put the address in the place of its short name."""
     scores = [
@@ -105,6 +111,7 @@ def main(folder: str = "models") -> None:
         *demucs(facts["demucs"]),
         *open_unmix(facts["open_unmix"]),
         *others(facts["others"]),
+        *ensembles(facts["ensembles"]),
     ]
     for card in map(spelled_out, found):
         write_card(parse_card(card, card["name"]), Path(folder))

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,11 +13,13 @@ import yaml
 from safetensors.torch import save_file
 
 from separator import zoo
-from separator.cards import Card, Ensemble, parse_card, read_card, write_card
+from separator.cards import Card, Ensemble, Weights, parse_card, read_card, write_card
+from separator.checkpoints import FORMATS
 from separator.errors import ConfigError, ModelError
 from separator.members import resolve
 from separator.networks import build_network
 from separator.resources import data_folder
+from separator.segments import RECIPES
 from separator.zoo import (
     DEFAULT_MODEL,
     add_model,
@@ -141,6 +143,12 @@ def test_files_that_are_no_cards(tmp_path: Path, text: str, message: str) -> Non
     with pytest.raises(ConfigError, match=message) as caught:
         read_card(path)
     assert "\n" not in str(caught.value)
+
+
+def test_cards_know_all_formats_and_recipes() -> None:
+    formats = get_args(Weights.model_fields["format"].annotation)
+    assert set(formats) == set(FORMATS)
+    assert set(get_args(Card.model_fields["recipe"].annotation)) == set(RECIPES)
 
 
 # The search
@@ -352,6 +360,8 @@ def test_bags_of_demucs_weigh_as_their_authors_do() -> None:
     assert givers("mdx") == {"drums": [first, *hybrids], "bass": [first, second], **both}
     for name in ("mdx_extra", "mdx_extra_q"):
         assert {len(found) for found in givers(name).values()} == {4}
+    tree = resolve(find_card("vocals-then-demucs"))
+    assert len(tree.models) == 8
     segments = {card.segment for card in PUBLIC if card.name.startswith("mdx_extra")}
     assert segments == {44.0}
 
