@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from separator.datasets import scan_dataset
-from separator.errors import AudioError, Cancelled
+from separator.errors import AudioError, Cancelled, ConfigError
 from separator.evaluation import runner
 from separator.evaluation.methods import Estimates, Folder, choose_oracles, open_folder
 from separator.evaluation.results import read_result
@@ -405,6 +405,22 @@ def test_the_report_is_made_anew_from_results(cli, run, estimates, tmp_path):
     assert not (tmp_path / "results" / "report.html").exists()
     cli("evaluate", "report", tmp_path / "results")
     assert (tmp_path / "results" / "report.html").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(run, tmp_path):
+    (tmp_path / "results").write_text("in the way")
+    assert "results' can't be made: there is a file of this name" in run(code=2).stderr
+
+
+def test_a_report_that_cannot_be_written_is_one_more_failure(run, estimates, monkeypatch):
+    def full(*args):
+        raise ConfigError("Can't write 'report.md': No space left on device.")
+
+    monkeypatch.setattr("separator.evaluation.report.write_report", full)
+    (estimates / "third" / "drums.wav").write_bytes(b"RIFF")
+    done = run("--estimates", estimates, "--report", code=1)
+    assert "failed: third: half: " in done.stderr
+    assert "failed: all tracks: report: Can't write 'report.md'" in done.stderr
 
 
 def test_results_of_different_settings_are_not_averaged(cli, run, tmp_path):

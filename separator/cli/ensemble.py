@@ -61,10 +61,7 @@ def fit(
     found = fitting.find_songs(songs)
     card = fitting.draft(name, cards, found, values.words(stems))
     resolve(card)
-    try:  # before hours of work
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"The folder '{folder}' can't be made: {error.strerror}.") from error
+    values.make_folder(folder)
     for member in cards:
         fetch_weights(member)
     separators = [Separator(member, device=device, overlap=overlap) for member in cards]

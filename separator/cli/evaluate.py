@@ -151,6 +151,7 @@ def evaluate(
     folders = _folders(estimates or (), dataset)
     methods: list[Method] = [*bounds, *folders, *models]
     _check_names(methods)
+    values.make_folder(output)
     _fetch(models, offline=offline, quiet=quiet)
     evaluation = Evaluation(
         methods=tuple(methods),
@@ -165,8 +166,11 @@ def evaluate(
         threads=threads,
     )
     failures += _run(dataset, evaluation, jobs=jobs, quiet=quiet)
-    if report:
-        _report(output, split, failures, quiet=quiet)
+    try:
+        if report:
+            _report(output, split, failures, quiet=quiet)
+    except ConfigError as error:  # a full disk: what was measured counts, and what failed is told
+        failures.append(Failure("all tracks", "report", str(error)))
     _finish(failures)
 
 
@@ -263,6 +267,8 @@ def _open(
     from separator.datasets import DatasetError, scan_dataset
     from separator.evaluation.report import Failure
 
+    if not quiet:
+        message(f"Looking at the songs in '{data}'; for the first time, all are decoded.")
     try:
         dataset = scan_dataset(
             data, kind, split, values.words(stems) or None, check_sum=True, limit=limit
@@ -271,12 +277,7 @@ def _open(
         message(f"error: {error}")
         raise typer.Exit(1) from error
     problems = [
-        Failure(
-            problem.track,
-            "",
-            f"{problem.what}; expected: {problem.expected}. {problem.advice}",
-            problem.severity == "warning",
-        )
+        Failure(problem.track, "", problem.text, problem.severity == "warning")
         for problem in dataset.problems
     ]
     for problem in problems:

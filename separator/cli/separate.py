@@ -261,21 +261,8 @@ def _check_settings(
 
 
 def _check_folders(output: Path, report: Path | None) -> None:
-    """Make the folders, so that a mistake shows now and not after hours of work.
-
-    Raises:
-        ConfigError: One can't be made or written to.
-    """
     for folder in [output, *([report.parent] if report else [])]:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = "there is a file of this name" if folder.exists() else error.strerror
-            raise ConfigError(
-                f"The folder '{folder}' can't be made: {reason}. Choose another one."
-            ) from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"The folder '{folder}' can't be written to. Choose another one.")
+        values.make_folder(folder)
     if report and report.is_dir():
         raise ConfigError(f"--report is '{report}', a folder; name a file.")
 

@@ -1,6 +1,8 @@
 """Turn what people type into values."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from separator.errors import ConfigError, nearest
 
@@ -25,3 +27,20 @@ def one_of(value: str, allowed: Sequence[str], option: str) -> str:
             f"{option} is '{value}'; allowed: {', '.join(allowed)}.{nearest(value, allowed)}"
         )
     return value
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, so that a mistake shows now and not after hours of work.
+
+    Raises:
+        ConfigError: It can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "there is a file of this name" if folder.exists() else error.strerror
+        raise ConfigError(
+            f"The folder '{folder}' can't be made: {reason}. Choose another one."
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"The folder '{folder}' can't be written to. Choose another one.")
