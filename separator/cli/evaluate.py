@@ -123,6 +123,7 @@ def evaluate(
         return
     from separator.datasets import leak_check
     from separator.evaluation.lookup import parse_embedding
+    from separator.evaluation.report import Failure
     from separator.evaluation.runner import Evaluation
     from separator.evaluation.scoring import choose_engine, choose_metrics
 
