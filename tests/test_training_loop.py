@@ -200,6 +200,22 @@ def test_reports_and_scores(tmp_path, songs):
     assert len(list((tmp_path / "best").glob("*.ckpt"))) == 2
 
 
+def test_samples_can_be_heard_and_seen_in_the_log(tmp_path, songs):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = {"every": 1, "tensorboard": True}
+    train(recipe(validation={**songs, "excerpt": 0.1}, log=log), tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    tags = events.Tags()
+    names = {"mixture", "vocals", "other"}
+    assert set(tags["images"]) == set(tags["audio"]) == names
+    assert {"loss", "loss/l1", "rate", "sdr/mean", "sdr/vocals", "speed"} <= set(tags["scalars"])
+    assert [event.step for event in events.Audio("vocals")] == [2, 4]
+    assert events.Audio("vocals")[0].sample_rate == 8000
+    rates = [event.value for event in events.Scalars("rate")]
+    assert rates[0] == pytest.approx(0.001 / 5)  # the first of five steps of warming up
+
+
 def test_scores_are_those_of_the_averaged_weights(tmp_path, songs):
     plan = recipe(validation={**songs, "every": 4}, ema=0.5)
     result = train(plan, tmp_path)

@@ -140,9 +140,12 @@ class Report:
 
 @dataclass
 class Reporter(Callback):
-    """Call `report` every so many updates, and after validations, in the first process."""
+    """Call `report` every so many updates, and after validations, in the first process.
 
-    report: Callable[[Report], None]
+    Speed and waiting go into the log, too.
+    """
+
+    report: Callable[[Report], None] | None
     every: int
     _losses: list[Tensor] = field(default_factory=list)
     _began: float = 0.0
@@ -199,7 +202,7 @@ class Reporter(Callback):
         self._restart()
 
     def _tell(self, trainer: Trainer, report: Report) -> None:
-        if trainer.is_global_zero:
+        if self.report is not None and trainer.is_global_zero:
             self.report(report)
 
 

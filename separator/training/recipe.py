@@ -147,13 +147,13 @@ class HardwareOptions(Strict):
     Attributes:
         devices: processes on each computer.
         nodes: computers; start the program on each with torchrun or SLURM.
-        strategy: "auto" takes ddp for several processes; "fsdp" shards weights over them.
+        strategy: "auto" takes ddp for several processes.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Count = 1
     nodes: Count = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
 
 
 class Recipe(Strict):
@@ -224,8 +224,6 @@ class Recipe(Strict):
             raise ValueError("'patience' counts validations, and there is no 'validation'")
         if self.lora and not self.start:
             raise ValueError("'lora' changes a trained model; name it in 'start'")
-        if self.hardware.strategy == "fsdp" and self.optimizer.name == "muon":
-            raise ValueError("Muon needs whole matrices, and 'fsdp' shards them; use 'ddp'")
         return self
 
     @property

@@ -146,9 +146,7 @@ def _trainer(recipe: Recipe, folder: Path, until: int | None, callbacks: list[An
 
 
 def _callbacks(recipe: Recipe, folder: Path, report: Callable[[Report], None] | None) -> list[Any]:
-    callbacks: list[Any] = []
-    if report is not None:
-        callbacks.append(Reporter(report, recipe.log.every))
+    callbacks: list[Any] = [Reporter(report, recipe.log.every)]
     if recipe.validation is None:
         return callbacks
     if recipe.validation.excerpt:
