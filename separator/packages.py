@@ -94,8 +94,18 @@ def read_package(path: Path) -> Package:
 
 
 def is_package(path: Path) -> bool:
-    """Tell by its beginning whether a file may be one of Demucs', without unpickling it."""
-    return path.suffix == ".th" or (_is_safetensors(path) and "klass" in _metadata(path))
+    """Tell whether a file is one of Demucs'; others end in `.th` too.
+
+    Raises:
+        ModelError: it ends so, and is damaged or hostile.
+        OSError: it can't be read.
+    """
+    if _is_safetensors(path):
+        return "klass" in _metadata(path)
+    if path.suffix != ".th":
+        return False
+    data = read_pickle(path)
+    return isinstance(data, tuple) or (isinstance(data, Mapping) and "klass" in data)
 
 
 def _fields(data: Any) -> tuple[str, Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:

@@ -71,7 +71,6 @@ def test_the_best_weights_of_an_scnet_file(tmp_path: Path) -> None:
     last = {key: torch.zeros_like(value) for key, value in state.items()}
     path = tmp_path / "scnet.th"
     torch.save({"state": last, "best_state": state, "optimizer": {"lr": 1e-4}}, path)
-    path = path.rename(tmp_path / "scnet.ckpt")
     same(add_path(path), source)
     card = find_card("scnet")
     assert (card.stems, card.segment, card.weights.format) == (FOUR, 11.0, "msst")
