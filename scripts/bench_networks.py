@@ -50,7 +50,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], float]] = {
             "width": 128,
             "growth": 128,
         },
-        1023 / 1024 * 64 * 1024 / 44_100,  # 64 frames
+        63 * 1024 / 44_100,  # 64 frames
     ),
     "open_unmix": (
         {
