@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from separator.datasets import KINDS
 from separator.errors import ConfigError
 from separator.evaluation.plots import draw_all
 from separator.evaluation.published import published
@@ -199,6 +200,26 @@ def test_results_made_with_different_settings_are_refused(tmp_path):
     )
     with pytest.raises(ConfigError, match="different settings"):
         summarize(tmp_path, "test")
+
+
+def test_results_of_different_data_sets_are_refused(tmp_path):
+    scores = {"vocals": (1.0, 1.0)}
+    write_all([make_result("m", "model", i, scores, data=d) for i, d in enumerate(KINDS)], tmp_path)
+    with pytest.raises(ConfigError, match=r"different data sets .*folder, .*musdb18hq"):
+        summarize(tmp_path, "test")
+
+
+def test_tables_tell_how_many_tracks_count_where_not_all_do():
+    """An estimate that is silent has no cSDR: it must not look as if it had one."""
+    scores = [(1.0, 1.0), (2.0, 2.0), (math.nan, 0.0)]
+    results = [make_result("m", "model", i, {"vocals": both}) for i, both in enumerate(scores)]
+    summary = Summary(tuple(results))
+    cells = {m: score_table(summary, m).rows[0] for m in ("csdr", "usdr")}
+    assert cells["csdr"][1].startswith("1.50 [")
+    assert cells["csdr"][1].endswith("] (2)")
+    assert cells["usdr"][1].startswith("1.00 [")
+    assert cells["usdr"][1].endswith("]")
+    assert cells["csdr"][-1] == "3"
 
 
 def test_no_results_are_an_error(tmp_path):

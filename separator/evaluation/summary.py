@@ -191,7 +191,8 @@ def summarize(folder: Path, split: str) -> Summary:
     """Read all results of a split below a folder; frames go to `frames.csv` in it.
 
     Raises:
-        ConfigError: There are none, or those of a model were made with different settings.
+        ConfigError: There are none, they are of different data sets, or those of a model were made
+            with different settings.
     """
     if not any(folder.glob(f"*/{safe_name(split)}/*.json")):
         raise ConfigError(f"'{folder}' holds no results of the split '{split}'.")
@@ -243,6 +244,12 @@ def _with_frames_written(
 
 
 def _check_settings(results: Sequence[TrackResult], folder: Path) -> None:
+    data = sorted({result.run.data for result in results})
+    if len(data) > 1:
+        raise ConfigError(
+            f"'{folder}' holds results of different data sets ({', '.join(data)}), whose averages "
+            "would mean nothing; give each a folder of its own."
+        )
     settings: dict[str, str] = {}
     for result in results:
         run = result.run

@@ -87,7 +87,8 @@ def score_table(summary: Summary, metric: str) -> Table:
     return Table(
         f"{info.name}{unit}, {better} is better",
         f"{info.definition}. {average_of(metric).capitalize()} over tracks, with its 95 % "
-        "bootstrap interval.",
+        "bootstrap interval; in parentheses the number of tracks with a score, where some have "
+        "none (`scores.csv` says why).",
         ("method", *summary.stems, ALL, "tracks"),
         tuple(rows),
     )
@@ -159,7 +160,9 @@ def _with_published(table: Table, summary: Summary, metric: str) -> Table:
 
 
 def _interval(summary: Summary, method: str, stem: str, metric: str) -> str:
-    return _with_interval(*summary.interval(method, stem, metric)[:3])
+    found = summary.interval(method, stem, metric)
+    some = 0 < found.tracks < summary.count(method)
+    return _with_interval(*found[:3]) + (f" ({found.tracks})" if some else "")
 
 
 def _with_interval(value: float, low: float, high: float) -> str:
