@@ -17,7 +17,13 @@ import soundfile
 from separator.datasets import scan_dataset
 from separator.errors import AudioError, Cancelled, ConfigError
 from separator.evaluation import runner
-from separator.evaluation.methods import Estimates, Folder, choose_oracles, open_folder
+from separator.evaluation.methods import (
+    Estimates,
+    Folder,
+    Oracle,
+    choose_oracles,
+    open_folder,
+)
 from separator.evaluation.results import read_result
 from separator.evaluation.runner import Evaluation, evaluate, load_song
 
@@ -182,6 +188,20 @@ def test_a_process_ends_with_its_parent(monkeypatch):
     watch.join()
     os.close(reading)
     assert ended == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_an_interrupted_run_keeps_what_is_finished(run, monkeypatch):
+    estimate = Oracle.estimate
+
+    def interrupted(oracle, song, cancel=None):
+        if song.name == "second":
+            raise KeyboardInterrupt
+        return estimate(oracle, song, cancel)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Oracle, "estimate", interrupted)
+        assert "Interrupted." in run(code=130).stderr
+    assert "first: 1 kept" in run().stderr
 
 
 def test_settings_of_a_model_make_its_results_stale(run):
