@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -232,12 +233,30 @@ class Part:
         return self.input != MIXTURE and self.model.needs_statistics
 
     def append(
-        self, rows: Iterable[Tensor], index: int, monitor: Monitor, statistics: Statistics | None
+        self,
+        rows: Iterator[Tensor],
+        index: int,
+        monitor: Monitor,
+        statistics: Statistics | None,
+        measured: dict[str, Statistics],
     ) -> Iterator[Tensor]:
-        """Separate one row; yield all rows and what was found, `(pairs, rows, channels, time)`."""
+        """Separate one row; yield all rows and what was found, `(pairs, rows, channels, time)`.
+
+        Args:
+            rows: The song, and what earlier members gave.
+            index: Of the row that is separated.
+            monitor: As in `Model.separate`.
+            statistics: Of the song.
+            measured: Of other rows, as far as they are known; this one is added.
+        """
         if self.measures:
-            ahead, rows = copies(rows, far=True)
-            statistics = track_statistics(block[:, index].flatten(0, 1) for block in ahead)
+            first = next(rows, None)  # by now, earlier members have measured what they need
+            rows = chain([] if first is None else [first], rows)
+            if self.input not in measured:
+                ahead, rows = copies(rows, far=True)
+                row = (block[:, index].flatten(0, 1) for block in ahead)
+                measured[self.input] = track_statistics(row)
+            statistics = measured[self.input]
         kept, source = copies(rows, far=self.model.waits)
         mixture = (block[:, index] for block in source)
         estimates = self.model.separate(mixture, monitor, statistics)
@@ -308,8 +327,9 @@ class Group:
         """As in `Model`."""
         rows: Iterator[Tensor] = (block.unsqueeze(1) for block in blocks)
         names = [MIXTURE]
+        measured: dict[str, Statistics] = {}
         for part in self.parts:
-            rows = part.append(rows, names.index(part.input), monitor, statistics)
+            rows = part.append(rows, names.index(part.input), monitor, statistics, measured)
             names += part.gives
         stems = self.card.stems if self._refines else self.stems
         merge = partial(self._merge, sources=[self._sources(stem) for stem in stems])

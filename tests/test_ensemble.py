@@ -16,7 +16,7 @@ from separator.cards import Ensemble, read_card, write_card
 from separator.ensemble import ALGORITHMS, combine, fit_weights, make_consistent
 from separator.errors import Cancelled, ConfigError, ModelError
 from separator.frames import through_stft
-from separator.inference import Plan, separate_stream
+from separator.inference import Plan, separate_stream, track_statistics
 from separator.masks import wiener
 from separator.members import resolve
 from separator.model import Settings
@@ -371,6 +371,25 @@ class TestEnsemblesAsStreams:
         found = separator.separate(song, RATE, residual="other")
         torch.testing.assert_close(found["drums"], clipped, atol=1e-5, rtol=0)
         torch.testing.assert_close(sum(found.values()), song, atol=1e-6, rtol=0)
+
+    def test_a_row_is_measured_once(self, zoo, monkeypatch):
+        zoo.model("a", {"vocals": 0.2})
+        zoo.model("b", {"drums": 0.5}, normalization="track")
+        zoo.model("c", {"bass": 0.25}, normalization="track")
+        members = [{"model": "a", "residual": "rest"}]
+        members += [{"model": name, "input": "rest"} for name in ("b", "c", "b")]
+        zoo.ensemble("e", ["vocals", "drums", "bass"], members)
+        measured = []
+        monkeypatch.setattr(
+            "separator.model.track_statistics",
+            lambda blocks: measured.append(1) or track_statistics(blocks),
+        )
+        found = zoo.separator("e").separate(MIX, RATE)
+        assert len(measured) == 1
+        rest = 0.8 * MIX
+        mean = rest.mean()
+        torch.testing.assert_close(found["drums"], 0.5 * (rest - mean) + mean, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found["bass"], 0.25 * (rest - mean) + mean, atol=1e-5, rtol=0)
 
     def test_progress_counts_all_members_that_run(self, zoo):
         zoo.model("a", {"vocals": 0.5})
