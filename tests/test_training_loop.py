@@ -518,6 +518,20 @@ def test_the_command_refuses_in_one_line(cli):
         assert result.stderr.count("\n") == 1
 
 
+def test_missing_libraries_are_named(cli, monkeypatch):
+    from separator.cli import train as command
+
+    monkeypatch.setattr(command, "_LIBRARIES", ("json", "no_such_library"))
+    result = cli("train", "list", code=1)
+    assert "needs no_such_library" in result.stderr
+    assert "pip install 'separator[train]'" in result.stderr
+
+
+def test_the_recipes_are_listed(cli):
+    lines = cli("train", "list").stdout.splitlines()
+    assert {"debug", "pocket", "finetune", "scnet"} <= {line.split()[0] for line in lines}
+
+
 def test_the_dry_run_says_what_a_recipe_costs(cli):
     Path("small.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(TINY))))
     done = cli("train", "--config", "small.yaml", "--dry-run", "--set", "data.batch=1")

@@ -1,18 +1,21 @@
 """`separator train`: train a network by a recipe, and turn what comes out into a model."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from separator.cli.console import line, message, printable, show, table
-from separator.errors import ConfigError
+from separator.errors import ConfigError, SeparatorError
 
 if TYPE_CHECKING:
     from separator.datasets import DatasetError
     from separator.training.callbacks import Report
     from separator.training.recipe import Recipe
     from separator.training.run import Result
+
+_LIBRARIES = ("lightning", "scipy", "tensorboard")
 
 app = typer.Typer(
     help="Train a network by a recipe; also: list the recipes, export a trained network.",
@@ -48,6 +51,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a network by a recipe; also: list the recipes, export a trained network."""
+    _need_libraries()
     if ctx.invoked_subcommand:
         return
     folder = output or (Path("runs") / Path(config).stem if config else None)
@@ -111,6 +115,15 @@ def export(
     message(f"Exported '{card.name}' ({megabytes(card.weights.bytes)}): {', '.join(card.stems)}.")
     message(f"Use it with: separator separate song.mp3 -o stems --model {path}")
     line(path)
+
+
+def _need_libraries() -> None:
+    """Refuse to begin without the libraries of training, which are optional."""
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise SeparatorError(
+            f"Training needs {', '.join(missing)}, not here: pip install 'separator[train]'"
+        )
 
 
 def _recipe(config: str | None, folder: Path, changes: list[str], resume: bool) -> "Recipe":
