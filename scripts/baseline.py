@@ -3,8 +3,8 @@
     python scripts/make_synthetic_musdb.py data/synthetic --train 0 --test 20
     python scripts/baseline.py data/synthetic/test --model pocket
 
-Prints the SDR of each stem in dB, 10 log10(|s|^2 / |s - e|^2) over a whole song, as the mean over
-the songs in which the stem sounds. The baseline needs no training: harmonic-percussive separation
+Prints the SDR of each stem in dB over a whole song (uSDR), as the mean over the songs in which the
+stem sounds. The baseline needs no training: harmonic-percussive separation
 for the drums, similar frames elsewhere in the song for what accompanies the voice, and a low-pass
 for the bass; what is left is "other".
 
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import librosa
 import numpy as np
-import soundfile
 import torch
 
+from separator.datasets import open_dataset
 from separator.evaluation.oracles import ORACLES
+from separator.evaluation.ratios import usdr
 
 STEMS = ("drums", "bass", "other", "vocals")
 N_FFT, HOP = 4096, 1024
@@ -91,16 +92,9 @@ def model(name: str) -> Separate:
 
 def sdr(targets: np.ndarray, estimates: np.ndarray) -> np.ndarray:
     """Return the SDR in dB of each stem, NaN where the stem is silent."""
-    power = np.square(targets, dtype=np.float64).sum(axis=(1, 2))
-    error = np.square(targets - estimates, dtype=np.float64).sum(axis=(1, 2))
-    ratio = 10.0 * np.log10(np.maximum(power, 1e-12) / np.maximum(error, 1e-12))
-    return np.where(power / targets[0].size > SILENT, ratio, np.nan)
-
-
-def read_song(folder: Path) -> tuple[np.ndarray, int]:
-    """Return the stems `(stems, channels, time)` and their sample rate."""
-    read = [soundfile.read(folder / f"{s}.wav", dtype="float32", always_2d=True) for s in STEMS]
-    return np.stack([audio.T for audio, _ in read]), read[0][1]
+    ratio = usdr(torch.from_numpy(targets), torch.from_numpy(estimates)).numpy()
+    power = np.square(targets, dtype=np.float64).mean(axis=(1, 2))
+    return np.where(power > SILENT, ratio, np.nan)
 
 
 def main() -> None:
@@ -110,9 +104,7 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=20, help="at most so many songs")
     options = parser.parse_args()
 
-    songs = sorted(p.parent for p in options.folder.glob("*/mixture.wav"))[: options.songs]
-    if not songs:
-        raise SystemExit(f"No songs in {options.folder}: make them with make_synthetic_musdb.py.")
+    songs = open_dataset(options.folder, "musdb18hq", "all", STEMS, limit=options.songs).tracks
     methods: dict[str, Separate] = {
         "mixture": oracle("mixture"),
         "HPSS + neighbours": classical,
@@ -123,11 +115,11 @@ def main() -> None:
     spent = dict.fromkeys(methods, 0.0)
     seconds = 0.0
     for song in songs:
-        targets, sample_rate = read_song(song)
-        seconds += targets.shape[-1] / sample_rate
+        targets = np.stack([song.read(stem) for stem in STEMS])
+        seconds += song.duration
         for name, separate in methods.items():
             start = time.perf_counter()
-            estimates = separate(targets.sum(axis=0), targets, sample_rate)
+            estimates = separate(targets.sum(axis=0), targets, song.sample_rate)
             spent[name] += time.perf_counter() - start
             scores[name].append(sdr(targets, estimates))
 
