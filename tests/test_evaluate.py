@@ -418,6 +418,10 @@ def test_a_model_is_not_tested_on_what_it_was_trained_on(run, tiny_models, tmp_p
     monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path))
     assert "it was trained on test" in run("--model", "leaky", code=2).stderr
     run("--model", "leaky", "--allow-leak")
+    members = "members: [{model: tiny, stems: {vocals: vocals}}, {model: leaky}]"
+    about = "name: both\ndescription: Two\nlicence: MIT\nstems: [drums, bass, other, vocals]\n"
+    (tmp_path / "both.yaml").write_text(about + members)
+    assert "'leaky' can't be tested on musdb18hq test" in run("--model", "both", code=2).stderr
 
 
 def test_the_report_is_made_anew_from_results(cli, run, estimates, tmp_path):

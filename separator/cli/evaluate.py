@@ -146,9 +146,9 @@ def evaluate(
     models = _models(model or (), settings)
     bounds = _bounds(oracle or ("irm1",))
     dataset, failures = _open(data, kind, split, stems, limit, quiet=quiet)
-    for one in models:
-        if not allow_leak:
-            leak_check(one.card, dataset)
+    if not allow_leak:
+        for card in (card for one in models for card in one.cards):
+            leak_check(card, dataset)
     folders = _folders(estimates or (), dataset)
     methods: list[Method] = [*bounds, *folders, *models]
     _check_names(methods)

@@ -73,22 +73,19 @@ def trained_on(text: str) -> dict[str, frozenset[str]]:
     return {family: frozenset(splits or _default(family)) for family, splits in found.items()}
 
 
-def leak_check(card: Described, dataset: Dataset, split: str | None = None) -> None:
+def leak_check(card: Described, dataset: Dataset) -> None:
     """Refuse data on which a model was trained as its test.
 
-    Members of an ensemble are checked one by one. A card that doesn't state its training data
-    passes.
+    A card that doesn't state its training data passes; check members of an ensemble one by one.
 
     Args:
         card: Of the model.
         dataset: What it shall be tested on.
-        split: Which part of it; the one that was opened where absent.
 
     Raises:
         ConfigError: The model was trained on it.
     """
-    split = split or dataset.split
-    wanted = parse_split(split)
+    wanted = parse_split(dataset.split)
     if not dataset.has_splits and "test" in wanted:
         wanted = frozenset(SPLITS)  # all songs are read then
     family = "medleyvox" if dataset.kind.startswith("medleyvox") else dataset.kind
@@ -98,9 +95,9 @@ def leak_check(card: Described, dataset: Dataset, split: str | None = None) -> N
     if seen or here:
         which = "+".join(name for name in SPLITS if name in seen) or "these songs"
         raise ConfigError(
-            f"'{card.name}' can't be tested on {dataset.kind} {split}: it was trained on {which} "
-            f"('{card.training_data}'). Choose other data, give another `--kind` if this isn't "
-            f"{dataset.kind}, or accept the leak with `--allow-leak`."
+            f"'{card.name}' can't be tested on {dataset.kind} {dataset.split}: it was trained on "
+            f"{which} ('{card.training_data}'). Choose other data, give another `--kind` if this "
+            f"isn't {dataset.kind}, or accept the leak with `--allow-leak`."
         )
 
 

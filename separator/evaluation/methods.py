@@ -139,6 +139,11 @@ class Model:
         """As in `Method`."""
         return self.card.name
 
+    @property
+    def cards(self) -> list[AnyCard]:
+        """The card, and those of the models below an ensemble."""
+        return [self.card, *resolve(self.card).models]
+
     @cached_property
     def separator(self) -> Separator:
         """The networks, in memory."""
@@ -148,8 +153,7 @@ class Model:
 
     def identity(self, track: str, split: str) -> object:
         """As in `Method`: all cards below the model's, with the checksums of their weights."""
-        cards = [self.card, *resolve(self.card).models]
-        dumps = [card.model_dump(mode="json", exclude=_TEXTS) for card in cards]
+        dumps = [card.model_dump(mode="json", exclude=_TEXTS) for card in self.cards]
         offline = {"offline"}
         return [dumps, {k: v for k, v in sorted(self.settings.items()) if k not in offline}]
 
