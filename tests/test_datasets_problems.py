@@ -119,9 +119,9 @@ BAD_SONGS = [
     (another_rate, "drums.wav has 16000 Hz", "8000 Hz like the others", "Convert"),
     (another_length, "drums.wav has 999 samples", "1000 samples", "aligned"),
     (mono, "drums.wav has 1 channels", "2 channels", "Convert"),
-    (cut, "other.wav' only 0.0.* s can be decoded", "a whole audio file", "anew"),
-    (garbage, "other.wav' can't be decoded", "a whole audio file", "anew"),
-    (empty, "other.wav' is empty", "a whole audio file", "anew"),
+    (cut, "other.wav' only 0.0.* s can be decoded", "a whole audio file", "Fetch the song again"),
+    (garbage, "other.wav' can't be decoded", "a whole audio file", "Fetch the song again"),
+    (empty, "other.wav' is empty", "a whole audio file", "Fetch the song again"),
     (all_at_another_rate, "16000 Hz", "8000 Hz like most songs", "Convert"),
     (all_mono, "1 channels", "2 channels like most songs", "Convert"),
 ]

@@ -264,7 +264,7 @@ def _sums_up(
     try:
         level = known.residual(places, partial(scan.residual_db, song, facts, selection))
     except AudioError as error:
-        what, advice = str(error).rstrip("."), "Fetch or export it anew."
+        what, advice = str(error).rstrip("."), "Fetch the song again, or leave it out."
         return [Problem(song.name, what, "a whole audio file", advice)]
     lossless = all(facts[place].lossless for place in places)
     limit = _LOSSLESS_RESIDUAL_DB if lossless else _LOSSY_RESIDUAL_DB

@@ -117,7 +117,7 @@ def damaged(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> I
     for place in used_places(song, selection):
         fact = facts[place]
         if fact.error:
-            advice = "Fetch or export it anew."
+            advice = "Fetch the song again, or leave it out."
             yield Problem(song.name, fact.error.rstrip("."), "a whole audio file", advice)
         elif streams not in (1, fact.streams):
             what = f"{place.path.name} has {fact.streams} audio streams"

@@ -18,6 +18,7 @@ def usdr(references: Tensor, estimates: Tensor) -> Tensor:
         10 log10 (sum s^2 + 1e-7) / (sum (s - e)^2 + 1e-7)
 
     The constant keeps the score of a perfect estimate finite; it is far below audible energies.
+    The challenges score silent references too, by the constant alone; here they are NaN.
 
     Shape:
         references, estimates: `(stems, channels, time)`
