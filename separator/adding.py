@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from separator.cards import NOT_STATED, AnyCard, Card, Ensemble, read_card, write_card
+from separator.checkpoints.foreign import Bag, read_bag, read_folder
 from separator.errors import ConfigError, ModelError
-from separator.foreign import Bag, read_bag, read_folder
 from separator.schema import validate
 from separator.zoo import add_model, free_name, plain_name, user_folder, write_model
 

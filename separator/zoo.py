@@ -29,8 +29,8 @@ from separator.schema import validate
 if TYPE_CHECKING:  # listing models must not wait for torch
     from torch import nn
 
-    from separator.checkpoints import State
-    from separator.families import ForeignModel
+    from separator.checkpoints.families import ForeignModel
+    from separator.checkpoints.states import State
 
 DEFAULT_MODEL = "pocket"
 
@@ -159,7 +159,7 @@ def load_network(
         ModelError: the weights can't be had, can't be read, or don't fit the network.
         ConfigError: the network or one of its hyper-parameters is unknown.
     """
-    from separator.checkpoints import load_state, read_state
+    from separator.checkpoints.states import load_state, read_state
 
     path = weights_path(card, offline=offline, progress=progress)
     if card.weights.format == "demucs":
@@ -173,7 +173,7 @@ def load_network(
 
 def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":
     """Read a Demucs file, and the card with the hyper-parameters that stand in the file."""
-    from separator.packages import read_package
+    from separator.checkpoints.packages import read_package
 
     try:
         package = read_package(path)
@@ -214,7 +214,7 @@ def add_model(
     folder: Path | None = None,
     copy: bool = False,
 ) -> Card:
-    """Make a card for a checkpoint of another program; see `separator.foreign`.
+    """Make a card for a checkpoint of another program; see `separator.checkpoints.foreign`.
 
     Args:
         checkpoint: the weights; they are read, checked against the network, and hashed.
@@ -228,7 +228,7 @@ def add_model(
         ModelError: the checkpoint can't be read or doesn't fit, or the card can't be written.
         ConfigError: the YAML lacks something, or the name is taken or not allowed.
     """
-    from separator.foreign import read_model
+    from separator.checkpoints.foreign import read_model
 
     folder = folder or user_folder()
     name = free_name(name or plain_name(checkpoint), folder)

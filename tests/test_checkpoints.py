@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from separator.checkpoints import load_state, read_state
+from separator.checkpoints.msst import read_msst
+from separator.checkpoints.states import load_state, read_state
 from separator.errors import ConfigError, ModelError
-from separator.msst import read_msst
 from separator.networks import build_network
 
 SMALL: dict[str, Any] = {"dim": 8, "depth": 2, "heads": 2, "dim_head": 4, "hop_length": 512}

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from separator.adding import add_path
 from separator.cards import Card, Ensemble
-from separator.checkpoints import FORMATS, read_state
+from separator.checkpoints.foreign import read_bag, read_model
+from separator.checkpoints.states import FORMATS, read_state
 from separator.errors import ConfigError, ModelError, SeparatorError
-from separator.foreign import read_bag, read_model
 from separator.members import resolve
 from separator.networks import build_network, mdx_onnx
 from separator.zoo import find_card, load_network

@@ -8,7 +8,7 @@ import reference
 import torch
 from torch import nn
 
-from separator.checkpoints import load_state
+from separator.checkpoints.states import load_state
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network, mdx_onnx
 from separator.networks.mdx_onnx import PUBLIC_MODELS, identify, read_graph

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from separator.checkpoints import read_state
-from separator.diffq import dequantize, unpack
+from separator.checkpoints.diffq import dequantize, unpack
+from separator.checkpoints.packages import is_package, read_package
+from separator.checkpoints.states import read_state
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
-from separator.packages import is_package, read_package
 
 STEMS = ["drums", "vocals"]
 SMALL: dict[str, Any] = {

@@ -2,9 +2,9 @@ import pytest
 import reference
 import torch
 
-from separator.checkpoints import load_state, read_state
+from separator.checkpoints.foreign import read_model
+from separator.checkpoints.states import load_state, read_state
 from separator.errors import ConfigError
-from separator.foreign import read_model
 from separator.masks import decoupled
 from separator.networks import build_network
 from separator.networks.pqmf import PQMF

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from separator import zoo
 from separator.cards import Card, Ensemble, Weights, parse_card, read_card, write_card
-from separator.checkpoints import FORMATS
+from separator.checkpoints.states import FORMATS
 from separator.errors import ConfigError, ModelError
 from separator.members import resolve
 from separator.networks import build_network

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from separator.cards import Card
-from separator.checkpoints import load_state, read_state
+from separator.checkpoints.states import load_state, read_state
 from separator.errors import ConfigError
 from separator.networks import build_network
 from separator.training.lora import add_lora

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from separator.cards import NOT_STATED, Card, write_card
-from separator.checkpoints import load_state
+from separator.checkpoints.states import load_state
 from separator.downloads import sha256_of
 from separator.errors import ConfigError, ModelError
 from separator.schema import validate

@@ -1,0 +1,10 @@
+"""Files of other programs: what is in them, and which network it belongs to.
+
+pickles.py    read pickles without running them
+diffq.py      decode quantised weights
+packages.py   Demucs' files: a network's class, its arguments, its weights
+states.py     any format -> keys and tensors; tensors -> a network, strictly
+families.py   the names that authors and programs give to networks and hyper-parameters
+msst.py       a checkpoint with the configuration of Music-Source-Separation-Training
+foreign.py    bags, folders, files without configuration
+"""

@@ -1,0 +1,213 @@
+"""Read weights files, ours and foreign ones, without ever running what they contain.
+
+```
+file --read_state--> {parameter: tensor} --load_state--> network
+```
+- `safetensors`: tensors and nothing else.
+- `msst`: `.ckpt`, `.pt` and `.pth` files of Music-Source-Separation-Training, of SCNet's own
+  program and of relatives: pickles, see `separator.checkpoints.pickles`.
+- `demucs`: `.th` files of Demucs, quantised ones too, and its safetensors of 2026; see
+  `separator.checkpoints.packages`.
+- `torchaudio`: its pipelines' files of hybrid Demucs, which name the parameters otherwise.
+- `open_unmix`: one stem's network of Open-Unmix.
+- `bandit`: Lightning checkpoints of Bandit, both versions.
+- `bytesep`: ResUNet143 of its authors, with the matrices of its Fourier transforms.
+- `onnx`: MDX-Net models of Ultimate Vocal Remover; the graph itself is the parameter.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from separator.checkpoints.pickles import read_pickle
+from separator.errors import ModelError
+
+State = dict[str, Tensor]
+
+#: Where training programs put the parameters inside their checkpoints, the best ones first.
+_WRAPPERS = ("best_state", "model_state_dict", "state_dict", "state", "model")
+#: What wrapping a network adds in front of every key.
+_PREFIXES = ("module.", "model.")
+#: Parts of keys that give away graphs which look like a supported one, and are not.
+_VARIANTS = {
+    "lora_": "a LoRA, which only changes another checkpoint",
+    "segm.": "a HyperACE variant",
+    "to_value_residual_mix": "a variant with value residuals",
+    "static_alpha": "a variant with hyper-connections",
+    "pope_embed": "a variant with PoPE positions",
+    "to_qkv.bias": "a variant with shared biases",
+    "pos_embed_f": "a variant of SCNet with masks",
+}
+
+
+def read_state(path: Path, format: str, stems: Sequence[str] = ()) -> State:
+    """Read the parameters in a weights file; their type is left as stored.
+
+    Args:
+        path: the file.
+        format: one of `FORMATS`.
+        stems: of the model; files of one stem are named by it.
+
+    Raises:
+        ModelError: the file is damaged, asks for code to be run, or holds no parameters.
+        ConfigError: a Demucs file's arguments ask for something that isn't supported.
+    """
+    try:
+        state = FORMATS[format](path)
+    except OSError as error:
+        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
+    problem = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
+    if problem is not None or not state:
+        found = f"'{problem}' is a {type(state[problem]).__name__}" if problem else "it is empty"
+        raise ModelError(f"'{path}' holds no plain set of parameters ({found}).")
+    _refuse_variants(state, path)
+    return name_target(state, stems[0]) if format == "open_unmix" and stems else state
+
+
+def name_target(state: Mapping[str, Tensor], stem: str) -> State:
+    """Give the parameters of one of Open-Unmix' files the names that they have beside others.
+
+    >>> list(name_target({"fc1.weight": 0, "stft.window": 0, "sample_rate": 0}, "vocals"))
+    ['target_models.vocals.fc1.weight']
+    """
+    derived = ("sample_rate", "stft.window", "transform.0.window")  # in files of 2019
+    return {
+        f"target_models.{stem}.{key}": value for key, value in state.items() if key not in derived
+    }
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy parameters into a network, all of them, converted to the network's types.
+
+    Args:
+        where: what the parameters came from, for the error.
+
+    Raises:
+        ModelError: keys are missing or left over, or shapes differ.
+    """
+    own = network.state_dict()
+    problems = [
+        _summary("missing", [key for key in own if key not in state]),
+        _summary("unknown", [key for key in state if key not in own]),
+        _summary(
+            "of another shape",
+            [
+                f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+                for key in own
+                if key in state and state[key].shape != own[key].shape
+            ],
+        ),
+    ]
+    if told := [problem for problem in problems if problem]:
+        raise ModelError(
+            f"The weights of '{where}' don't fit {type(network).__name__}: {'; '.join(told)}. "
+            "Its hyper-parameters or its architecture are others."
+        )
+    network.load_state_dict(dict(state))
+
+
+def _summary(what: str, keys: list[str], limit: int = 3) -> str:
+    if not keys:
+        return ""
+    more = ", ..." if len(keys) > limit else ""
+    return f"{len(keys)} parameters {what} ({', '.join(keys[:limit])}{more})"
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"'{path}' is damaged or not a safetensors file ({error}).") from error
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    return _unwrap(read_pickle(path))
+
+
+def _read_either(path: Path) -> dict[str, Any]:
+    is_safe = path.suffix == ".safetensors"
+    return _unwrap(_read_safetensors(path)) if is_safe else _read_torch(path)
+
+
+def _read_demucs(path: Path) -> dict[str, Any]:
+    from separator.checkpoints.packages import read_package
+
+    return read_package(path).state
+
+
+def _read_torchaudio(path: Path) -> dict[str, Any]:
+    from separator.networks.demucs_formats import from_torchaudio
+
+    return _translated(path, from_torchaudio)
+
+
+def _read_bandit(path: Path) -> dict[str, Any]:
+    from separator.networks.bandit import from_bandit
+
+    return _translated(path, from_bandit)
+
+
+def _read_bytesep(path: Path) -> dict[str, Any]:
+    from separator.networks.resunet import from_bytesep
+
+    return _translated(path, from_bytesep)
+
+
+def _read_onnx(path: Path) -> dict[str, Any]:
+    from separator.networks.mdx_onnx import read_graph
+
+    return dict(read_graph(path))
+
+
+def _translated(path: Path, translate: Callable[[State], State]) -> State:
+    state = _read_either(path)
+    try:
+        return translate(state)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelError(
+            f"'{path}' lacks the keys of its format ({type(error).__name__}: {error})."
+        ) from error
+
+
+#: How files become parameters under the names used here.
+FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "safetensors": lambda path: _unwrap(_read_safetensors(path)),
+    "msst": _read_torch,
+    "demucs": _read_demucs,
+    "torchaudio": _read_torchaudio,
+    "open_unmix": _read_either,
+    "bandit": _read_bandit,
+    "bytesep": _read_bytesep,
+    "onnx": _read_onnx,
+}
+
+
+def _unwrap(data: Any) -> dict[str, Any]:
+    """Find the parameters inside a training checkpoint, and give them their plain names."""
+    while isinstance(data, Mapping):
+        inner = next((data[key] for key in _WRAPPERS if isinstance(data.get(key), Mapping)), None)
+        if inner is None:
+            break
+        data = inner
+    if not isinstance(data, Mapping):
+        return {"": data}
+    state = {str(key): value for key, value in data.items()}
+    for prefix in _PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _refuse_variants(state: State, path: Path) -> None:
+    for mark, meaning in _VARIANTS.items():
+        found = next((key for key in state if mark in key), None)
+        if found:
+            raise ModelError(
+                f"'{path}' is {meaning} (it has '{found}'), which can't be run. Use the plain "
+                "checkpoint of the same author, if there is one."
+            )
