@@ -1,7 +1,10 @@
 """The web app for programs: `gradio_client`, what it gets, and what nobody gets."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -145,6 +148,28 @@ def test_songs_of_the_page_are_not_served_as_files(server, clip):
     for address in (str(track), f"{server.service.uploads}/../songs/{track.parent.name}/01.wav"):
         assert httpx.get(f"{server.url}gradio_api/file={quote(address)}").status_code == 403
     assert httpx.get(f"{server.url}stems/{job.result.token}/track/1").status_code == 200
+
+
+def test_the_program_serves_and_cleans_up_when_it_is_stopped(tiny_models, tmp_path):
+    root = README.parent
+    command = [sys.executable, str(root / "app.py"), "--port", "0", "--device", "cpu"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "TMPDIR": str(tmp_path),
+        "SEPARATOR_MODELS": str(tiny_models),
+    }
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+    try:
+        page = httpx.get(program.stdout.readline().strip(), timeout=120)
+        assert page.status_code == 200 and "Separator" in page.text
+        assert list(tmp_path.glob("separator-web-*"))
+        program.terminate()
+        assert program.wait(120) == 130
+    finally:
+        program.kill()
+        program.communicate()
+    assert not list(tmp_path.glob("separator-web-*"))
 
 
 def test_a_password_keeps_strangers_out(tiny_models, monkeypatch):

@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the program chromium is not installed")
 
 RATE = 44100
-PATIENCE = 60_000  # milliseconds; only a machine that does much else needs them
+PATIENCE = 180_000  # milliseconds; only a machine that does much else needs them
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

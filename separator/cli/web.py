@@ -1,6 +1,7 @@
 """`separator app`: the web app."""
 
 import os
+import signal
 from typing import Annotated
 
 import typer
@@ -51,6 +52,7 @@ def web_app(
         max_seconds=max_minutes * 60,
         keep_seconds=keep_minutes * 60,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted then, too
     with Server(settings) as server:
         line(server.url)
         if not settings.may_manage:
