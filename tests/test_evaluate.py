@@ -376,6 +376,14 @@ def test_a_missing_reference_is_named_and_the_others_are_measured(run, data, tmp
     assert len(list(tmp_path.glob("results/mixture/test/*.json"))) == 2
 
 
+def test_without_any_good_track_nothing_is_measured(run, data, estimates):
+    for path in data.glob("test/*/bass.wav"):
+        path.write_bytes(b"RIFF")
+    done = run("--estimates", estimates, code=1)
+    assert "3 failures on 3 tracks" in done.stderr
+    assert "estimates" not in done.stderr
+
+
 def test_a_mixture_that_is_not_the_sum_is_a_warning(run, data):
     audio, _ = soundfile.read(data / "test" / "second" / "vocals.wav")
     write(data / "test" / "second" / "vocals.wav", audio / 4)

@@ -283,6 +283,8 @@ def _open(
     ]
     for problem in problems:
         message(f"{'warning' if problem.warning else 'failed'}: {problem.track}: {problem.text}")
+    if not dataset.tracks:
+        _finish(problems)
     if not quiet:
         names = ", ".join(dataset.stems)
         message(f"{len(dataset)} tracks of {dataset.kind}, {split}, with the stems {names}.")
