@@ -17,9 +17,10 @@ from separator.errors import ConfigError, ModelError
 from separator.inference import Plan
 from separator.networks import build_network
 from separator.training import task as task_module
-from separator.training.batches import Batches
+from separator.training.batches import Batches, outlive_one_signal
 from separator.training.building import checkpoint_activations, initial_network
 from separator.training.callbacks import Report, Stopped, spectrogram_picture
+from separator.training.data import build_data
 from separator.training.export import export, trained_network
 from separator.training.lora import add_lora, merge
 from separator.training.recipe import LoraOptions, Recipe, resolve
@@ -68,11 +69,11 @@ class Noise:
 def noise(monkeypatch):
     """Train on noise, in one thread."""
 
-    def build_data(options, *, stems, sample_rate, channels, **_):
+    def batches_of_noise(options, *, stems, sample_rate, channels, **_):
         source = Noise(len(stems), channels, round(options.segment * sample_rate))
         return Batches(source, options.steps_per_epoch)
 
-    monkeypatch.setattr(task_module, "build_data", build_data)
+    monkeypatch.setattr(task_module, "build_data", batches_of_noise)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -281,6 +282,18 @@ def test_a_signal_saves_and_ends(tmp_path, number):
     for key in LEARNT:
         one, two = (read_checkpoint(tmp_path / x / "last.ckpt")[key] for x in ("run", "whole"))
         assert_same(one, two)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_outlive_the_signal_that_everybody_gets(number):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        outlive_one_signal(0)
+        signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_DFL  # the next one ends it
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_signal_breaks_a_validation_off(tmp_path, songs, monkeypatch):
@@ -516,6 +529,22 @@ def test_the_command_refuses_in_one_line(cli):
         result = cli(*words, code=2)
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_a_faulty_data_set_is_shown_as_a_table(cli, song, monkeypatch):
+    monkeypatch.setattr(task_module, "build_data", build_data)  # not noise
+    louder = np.linspace(0.1, 0.5, 64000) * np.random.default_rng(0).standard_normal((2, 64000))
+    for number in range(2):
+        for stem in ("vocals", "other")[: 2 - number]:
+            Path(f"songs/{number}").mkdir(parents=True, exist_ok=True)
+            song(f"songs/{number}/{stem}.wav", 0.3 * louder.astype(np.float32), 8000)
+    data = {"segment": 0.1, "batch": 1, "folders": [{"path": "songs", "split": "all"}]}
+    Path("small.yaml").write_text(yaml.safe_dump({**TINY, "steps": 1, "data": data}))
+    result = cli("train", "--config", "small.yaml", code=2)
+    assert "no stem 'other'" in result.stdout
+    assert "1 of 2 songs" in result.stderr
+    cli("train", "--config", "small.yaml", "--allow-partial")
+    assert saved_recipe(Path("runs/small/last.ckpt")).allow_partial
 
 
 def test_missing_libraries_are_named(cli, monkeypatch):

@@ -42,6 +42,9 @@ def train(
     until: Annotated[
         int | None, typer.Option(min=1, metavar="STEP", help="Stop (to be resumed) after a step.")
     ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Use the good songs of a faulty data set.")
+    ] = False,
     ratio: Annotated[
         float | None,
         typer.Option("--prune", metavar="RATIO", help="Leave out this share of the model's units."),
@@ -57,7 +60,8 @@ def train(
     folder = output or (Path("runs") / Path(config).stem if config else None)
     if folder is None:
         raise ConfigError("What to train? Give a recipe (--config), or a run (--output, --resume).")
-    recipe = _recipe(config, folder, changes or [], resume)
+    partial = ["allow_partial=true"] if allow_partial else []
+    recipe = _recipe(config, folder, [*(changes or []), *partial], resume)
     if dry_run:
         _show_costs(recipe)
         return

@@ -1,6 +1,8 @@
 """A stream of batches that can be left and entered anywhere."""
 
+import signal
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import Protocol
 
 import torch
@@ -76,6 +78,20 @@ class _Items(Dataset[Tensor]):
         return self.source[position]
 
 
+def outlive_one_signal(_worker: int) -> None:
+    """Let a worker live on when everybody is asked to stop, for as long as the run needs it.
+
+    Clusters and terminals send such signals to all processes at once, and a training run that
+    loses its workers can't finish its step. A second signal, from the loader itself, ends a worker.
+    """
+
+    def ignore(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ignore)
+
+
 def _loader(source: Source, positions: Iterable[int], workers: int) -> Iterable[Tensor]:
     return DataLoader(
         _Items(source),
@@ -83,6 +99,7 @@ def _loader(source: Source, positions: Iterable[int], workers: int) -> Iterable[
         sampler=positions,
         num_workers=workers,
         persistent_workers=True,
+        worker_init_fn=outlive_one_signal,
         multiprocessing_context="spawn",  # a fork of a process with threads may hang
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the loader draws a seed: not from everybody's generator
