@@ -547,6 +547,18 @@ def test_a_faulty_data_set_is_shown_as_a_table(cli, song, monkeypatch):
     assert saved_recipe(Path("runs/small/last.ckpt")).allow_partial
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_the_command_says_how_to_go_on_after_a_signal(cli, monkeypatch, number, code):
+    def stop(*_, **__):
+        raise Stopped(3, number)
+
+    monkeypatch.setattr("separator.training.run.train", stop)
+    Path("small.yaml").write_text(yaml.safe_dump(TINY))
+    result = cli("train", "--config", "small.yaml", code=code)
+    assert f"Stopped at step 3 by {number.name}" in result.stderr
+    assert "separator train --output runs/small --resume" in result.stderr
+
+
 def test_missing_libraries_are_named(cli, monkeypatch):
     from separator.cli import train as command
 
