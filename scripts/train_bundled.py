@@ -1,7 +1,9 @@
 """Train the bundled model, from songs on disk to weights in `models/weights`.
 
     python scripts/make_synthetic_musdb.py data/synthetic --train 160 --test 20
-    python scripts/train_bundled.py train data/synthetic runs/pocket --minutes 80
+    python scripts/train_bundled.py train data/synthetic runs/first --minutes 112
+    python scripts/train_bundled.py train data/synthetic runs/pocket --start runs/first \
+        --minutes 14 --seconds 6 --rate 0.3 --seed 7
     python scripts/train_bundled.py export runs/pocket models
 
 Any folder of the shape of MUSDB18-HQ will do. Training is meant for a few CPU cores: one process
@@ -51,7 +53,6 @@ NETWORK: dict[str, Any] = {
     "mlp_expansion_factor": 1,
 }
 SAMPLE_RATE = 44100
-SECONDS = 3.0  # of a training segment
 BATCH = 2  # segments per process and step
 MATRIX_RATE, OTHER_RATE = 4e-3, 1e-3  # highest learning rates of Muon and AdamW
 EMA = 0.995
@@ -60,8 +61,9 @@ EMA = 0.995
 class Songs:
     """Draw training segments from the songs of a folder: `(stems, channels, time)`."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seconds: float, seed: int) -> None:
         self.folder = folder
+        self.samples = int(seconds * SAMPLE_RATE)
         self.rng = np.random.default_rng(seed)
         self.rescan()
 
@@ -86,10 +88,9 @@ class Songs:
         return self.songs[int(self.rng.integers(len(self.songs)))], float(self.rng.random())
 
     def _read(self, path: Path, place: float) -> np.ndarray:
-        wanted = int(SECONDS * SAMPLE_RATE)
         with soundfile.SoundFile(path) as file:
-            file.seek(int(place * max(file.frames - wanted, 0)))
-            audio = file.read(wanted, dtype="float32", always_2d=True, fill_value=0.0)
+            file.seek(int(place * max(file.frames - self.samples, 0)))
+            audio = file.read(self.samples, dtype="float32", always_2d=True, fill_value=0.0)
         return audio.T
 
     def _augmented(self, audio: np.ndarray) -> np.ndarray:
@@ -107,7 +108,8 @@ class Songs:
 class Optimizer:
     """Muon for the transformer's matrices, AdamW for everything else, one schedule for both."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, rate: float) -> None:
+        self.rate = rate
         named = list(network.named_parameters())
         matrix = {name for name, p in named if p.ndim == 2 and ".weight" in name}
         self.parts: list[torch.optim.Optimizer] = [
@@ -124,7 +126,7 @@ class Optimizer:
     def step(self, progress: float) -> None:
         """Update at the rate of this point of the run: short warm-up, then a cosine to zero."""
         warm = min(progress / 0.03, 1.0)
-        scale = warm * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
+        scale = self.rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
         for part, rate in zip(self.parts, (MATRIX_RATE, OTHER_RATE), strict=True):
             for group in part.param_groups:
                 group["lr"] = scale * rate
@@ -155,7 +157,7 @@ def averaged(run: Path) -> nn.Module:
 class Run:
     """The state of a training run and its checkpoint."""
 
-    def __init__(self, folder: Path, seed: int, start: Path | None = None) -> None:
+    def __init__(self, folder: Path, seed: int, rate: float, start: Path | None) -> None:
         self.path = folder / "checkpoint.pt"
         torch.manual_seed(seed)
         self.network = build_network("bs_roformer", **NETWORK)
@@ -166,7 +168,7 @@ class Run:
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
         )
-        self.optimizer = Optimizer(self.network)
+        self.optimizer = Optimizer(self.network, rate)
         self.steps, self.elapsed = 0, 0.0
         if self.path.exists():
             self._load()
@@ -231,13 +233,14 @@ def train(rank: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     store = f"file://{(options.run / 'rendezvous').resolve()}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=options.processes)
-    run = Run(options.run, options.seed, options.start)
-    songs = Songs(options.data / "train", options.seed + 1000 * run.steps + rank)
+    run = Run(options.run, options.seed, options.rate, options.start)
+    seed = options.seed + 1000 * run.steps + rank
+    songs = Songs(options.data / "train", options.seconds, seed)
     saved, started, losses = run.elapsed, run.steps, []
     for progress, loss in steps(run, songs, 60.0 * options.minutes):
         losses.append(loss)
         if rank == 0 and run.steps % 20 == 0:
-            seen = (run.steps - started) * options.processes * BATCH * SECONDS
+            seen = (run.steps - started) * options.processes * BATCH * options.seconds
             print(
                 f"step {run.steps} {progress:.1%} {run.elapsed:.0f} s {len(songs.songs)} songs "
                 f"SDR {-np.mean(losses):.2f} dB {seen:.0f} audio-seconds",
@@ -299,6 +302,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--minutes", type=float, default=80.0, help="budget of the whole run")
     one.add_argument("--processes", type=int, default=os.cpu_count())
     one.add_argument("--save-every", type=float, default=4.0, help="minutes between checkpoints")
+    one.add_argument("--seconds", type=float, default=3.0, help="length of a segment")
+    one.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     one.add_argument("--start", type=Path, help="an earlier run whose weights to start from")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(work=launch)
