@@ -4,8 +4,8 @@
 
 The references (see make_reference_outputs.py) run under `--peer-python`, an interpreter of an
 environment that has them; those that it lacks are skipped with a word. Every implementation is a
-process of its own; they take turns, and the times are medians. The ratios are how many times
-faster ours is, in float32 and with the core in bfloat16.
+process of its own; they take turns, with an untimed run first in each turn, and the times are
+medians. The ratios are how many times faster ours is, in float32 and with the core in bfloat16.
 """
 
 from __future__ import annotations
@@ -158,8 +158,9 @@ def work(kind: str, name: str, threads: int) -> None:
         network.get_submodule("core").to(torch.bfloat16)
     mixture = reference.mixture(round(seconds * 44_100), parameters.get("channels", 2))
     for _ in sys.stdin:
-        began = time.perf_counter()
         with torch.inference_mode():
+            network(mixture)  # while the others ran, the system may have taken memory away
+            began = time.perf_counter()
             estimates = network(mixture)
         took = time.perf_counter() - began
         print(took, *reference.some(estimates)[:1000:10].tolist(), flush=True)
@@ -173,14 +174,14 @@ def compare(name: str, python: str | None, rounds: int, threads: int) -> None:
     workers = {kind: Worker.start(p, kind, name, threads) for kind, p in programs.items()}
     times: dict[str, list[float]] = {kind: [] for kind in workers}
     values: dict[str, list[float]] = {}
-    for round_ in range(rounds + 1):
+    for _ in range(rounds):
         for kind, worker in list(workers.items()):
             line = worker.ask()
             if line is None:
                 print(f"  {name}: no {kind} ({workers.pop(kind).end()})")
                 continue
             took, *values[kind] = map(float, line.split())
-            times[kind] += [took] * (round_ > 0)  # the first one warms up
+            times[kind].append(took)
     for worker in workers.values():
         worker.end()
     medians = {kind: statistics.median(taken) for kind, taken in times.items() if taken}
