@@ -170,8 +170,21 @@ def test_norm_then_linear_is_both_in_turn():
     nn.init.normal_(norm.gamma)
     x = torch.randn(3, 8)
     expected = linear(F.rms_norm(x, (8,), norm.gamma))
-    torch.testing.assert_close(norm.then(linear, unit(x)), expected)
+    torch.testing.assert_close(norm.then(linear)(unit(x)), expected)
+    torch.testing.assert_close(norm.then(linear, gelu=True)(unit(x)), F.gelu(expected))
     torch.testing.assert_close(linear(norm(x)), expected)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+def test_prepared_layer_agrees_with_its_definition(dtype, tolerance, gelu):
+    weight, bias, x = torch.randn(24, 16), torch.randn(24), torch.randn(3, 5, 16)
+    expected = F.linear(x.double(), weight.double(), bias.double())
+    expected = F.gelu(expected) if gelu else expected
+    with torch.inference_mode():
+        layer = layers.affine(weight.to(dtype), bias.to(dtype), gelu=gelu)
+        error = (layer(x.to(dtype)) - expected).norm() / expected.norm()
+    assert error < tolerance
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
