@@ -144,6 +144,7 @@ def work(kind: str, name: str, threads: int) -> None:
     import torch
     from make_reference_outputs import BUILDERS
 
+    from separator.heap import keep_freed_memory
     from separator.networks import build_network
 
     warnings.filterwarnings("ignore")
@@ -152,6 +153,7 @@ def work(kind: str, name: str, threads: int) -> None:
     if kind == "reference":
         network = BUILDERS[name](parameters).eval()
     else:
+        keep_freed_memory()  # as Separator does
         network = build_network(name, **parameters).eval()
     network.load_state_dict(reference.weights(network.state_dict()))
     if kind == "bfloat16":

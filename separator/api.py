@@ -29,6 +29,7 @@ from separator.audio.resample import Block
 from separator.audio.stems import StemWriter
 from separator.cards import AnyCard, Card, Ensemble
 from separator.errors import AudioError, ConfigError, ModelError
+from separator.heap import keep_freed_memory
 from separator.inference import Monitor, Progress, track_statistics
 from separator.members import resolve
 from separator.model import Settings, assemble
@@ -116,6 +117,8 @@ class Separator:
     ) -> None:
         self.card = model if isinstance(model, Card | Ensemble) else find_card(str(model))
         self.device = pick_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision = pick_precision(precision, self.device)
         self._augmentations = tuple(augmentations)
         settings = Settings(segment, overlap, batch_size, shifts, seed)
