@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import save_file
+from scipy.fft import irfft, next_fast_len, rfft
 from torch import Tensor, nn
 
 from separator.cards import Card, parse_card, read_card, write_card
@@ -56,6 +57,7 @@ SAMPLE_RATE = 44100
 BATCH = 2  # segments per process and step
 MATRIX_RATE, OTHER_RATE = 4e-3, 1e-3  # highest learning rates of Muon and AdamW
 EMA = 0.995
+SPEED = 0.25  # octaves by which half of the stems are sped up or slowed down at most
 
 
 class Songs:
@@ -76,29 +78,45 @@ class Songs:
     def segment(self) -> np.ndarray:
         """Mix one song's stems, or (half of the time) stems of several songs."""
         coherent = self.rng.random() < 0.5
-        song, place = self._draw()
+        song, place, frames = self._draw()
         stems = []
         for stem in STEMS:
             if not coherent:
-                song, place = self._draw()
-            stems.append(self._augmented(self._read(song / f"{stem}.wav", place)))
+                song, place, frames = self._draw()
+            stems.append(self._augmented(self._read(song / f"{stem}.wav", place, frames)))
         return np.stack(stems)
 
-    def _draw(self) -> tuple[Path, float]:
-        return self.songs[int(self.rng.integers(len(self.songs)))], float(self.rng.random())
+    def _draw(self) -> tuple[Path, float, int]:
+        """Return a song, where to begin, and how many samples to squeeze into the segment."""
+        song = self.songs[int(self.rng.integers(len(self.songs)))]
+        speed = 2 ** self.rng.uniform(-SPEED, SPEED) if self.rng.random() < 0.5 else 1.0
+        return song, float(self.rng.random()), next_fast_len(round(self.samples * speed), real=True)
 
-    def _read(self, path: Path, place: float) -> np.ndarray:
+    def _read(self, path: Path, place: float, frames: int) -> np.ndarray:
         with soundfile.SoundFile(path) as file:
-            file.seek(int(place * max(file.frames - self.samples, 0)))
-            audio = file.read(self.samples, dtype="float32", always_2d=True, fill_value=0.0)
+            file.seek(int(place * max(file.frames - frames, 0)))
+            audio = file.read(frames, dtype="float32", always_2d=True, fill_value=0.0)
         return audio.T
 
     def _augmented(self, audio: np.ndarray) -> np.ndarray:
-        """Vary level (+-6 dB), sides and polarity; leave the stem out now and then."""
+        """Vary timbre, level (+-6 dB), sides and polarity; leave the stem out now and then."""
         if self.rng.random() < 0.05:
-            return np.zeros_like(audio)
+            return np.zeros((len(audio), self.samples), np.float32)
+        audio = self._revoiced(audio)
         gain = 10 ** (self.rng.uniform(-6, 6) / 20) * self.rng.choice((-1.0, 1.0))
         return (audio[::-1] if self.rng.random() < 0.5 else audio) * np.float32(gain)
+
+    def _revoiced(self, audio: np.ndarray) -> np.ndarray:
+        """Squeeze the audio into the segment, which shifts pitch and formants, and colour it."""
+        colored = self.rng.random() < 0.5
+        if audio.shape[-1] == self.samples and not colored:
+            return audio
+        spectrum = rfft(audio)
+        if colored:
+            octaves = np.log2(np.arange(1, spectrum.shape[-1] + 1) / audio.shape[-1])
+            places = np.linspace(octaves[0], octaves[-1], 16)  # about an octave apart
+            spectrum *= 10 ** (np.interp(octaves, places, self.rng.uniform(-6, 6, 16)) / 20)
+        return irfft(spectrum, self.samples) * np.float32(self.samples / audio.shape[-1])
 
     def batch(self) -> Tensor:
         """Return targets `(batch, stems, channels, time)`."""
