@@ -83,7 +83,7 @@ def checkpoint_activations(network: nn.Module) -> list[nn.Module]:
     Raises:
         ConfigError: the network repeats nothing that could be computed twice.
     """
-    blocks = list(_blocks(network, inside=False))
+    blocks = [block for block in repeated_blocks(network) if not _counts_batches(block)]
     if not blocks:
         raise ConfigError(
             f"{type(network).__name__} has no repeated blocks; 'checkpointing' must be false."
@@ -94,15 +94,20 @@ def checkpoint_activations(network: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def _blocks(module: nn.Module, inside: bool) -> Iterator[nn.Module]:
-    """Yield the outermost modules in lists that can be computed twice.
+def repeated_blocks(network: nn.Module) -> list[nn.Module]:
+    """Return the outermost modules that lists of a network hold."""
+    return list(_blocks(network, inside=False))
 
-    Batch normalisation can't: it would count every batch twice.
-    """
+
+def _blocks(module: nn.Module, inside: bool) -> Iterator[nn.Module]:
     container = isinstance(module, nn.ModuleList | nn.ModuleDict)
     if inside and not container:
-        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
-            yield module
+        yield module
         return
     for child in module.children():
         yield from _blocks(child, inside or container)
+
+
+def _counts_batches(block: nn.Module) -> bool:
+    """Tell whether a block has batch normalisation, which would count every batch twice."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in block.modules())

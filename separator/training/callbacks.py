@@ -18,6 +18,7 @@ from torch import Tensor
 
 from separator.errors import SeparatorError
 from separator.stft import STFT
+from separator.training.sharding import gathered
 from separator.training.task import Task
 from separator.training.validation import excerpt
 
@@ -215,9 +216,11 @@ class Samples(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write audio and spectrograms to every logger."""
         assert isinstance(pl_module, Task)
-        if not (trainer.is_global_zero and pl_module.tracks):
+        if not pl_module.tracks:
             return
-        with torch.no_grad():
+        with torch.no_grad(), gathered(pl_module.best_network):
+            if not trainer.is_global_zero:
+                return
             signals = excerpt(
                 pl_module.tracks[0], pl_module.recipe.stems, pl_module.separate, self.seconds
             )

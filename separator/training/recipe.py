@@ -147,13 +147,14 @@ class HardwareOptions(Strict):
     Attributes:
         devices: processes on each computer.
         nodes: computers; start the program on each with torchrun or SLURM.
-        strategy: "auto" takes ddp for several processes.
+        strategy: "ddp" copies the network to every process, "fsdp" shares its weights, gradients
+            and averages among them (see `training.sharding`); "auto" takes ddp.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Count = 1
     nodes: Count = 1
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
 
 
 class Recipe(Strict):
@@ -222,6 +223,8 @@ class Recipe(Strict):
             raise ValueError(f"stems and background need different names ({', '.join(names)})")
         if self.patience and not self.validation:
             raise ValueError("'patience' counts validations, and there is no 'validation'")
+        if self.hardware.strategy == "fsdp" and self.precision == "float16":
+            raise ValueError("'fsdp' takes the precisions float32 and bfloat16, not float16")
         if self.lora and not self.start:
             raise ValueError("'lora' changes a trained model; name it in 'start'")
         return self

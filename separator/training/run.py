@@ -27,6 +27,7 @@ from separator.schema import validate
 from separator.training.callbacks import LAST, Report, Reporter, Samples, Saver, Stopped
 from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.recipe import Recipe
+from separator.training.sharding import Sharded
 from separator.training.task import RECIPE, SCORE, Task
 
 _PRECISIONS: dict[str, Any] = {
@@ -124,7 +125,7 @@ def _trainer(recipe: Recipe, folder: Path, until: int | None, callbacks: list[An
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
-        strategy=hardware.strategy,
+        strategy=Sharded() if hardware.strategy == "fsdp" else hardware.strategy,
         precision=_PRECISIONS[recipe.precision],
         max_epochs=-1,
         max_steps=min(until or recipe.steps, recipe.steps),

@@ -32,6 +32,7 @@ from separator.training.data import Batches, build_data
 from separator.training.optimizers import build_optimizer
 from separator.training.recipe import Recipe
 from separator.training.schedules import build_schedule
+from separator.training.sharding import Sharded, gathered, shard
 from separator.training.validation import plan_of, track_sdr, validation_tracks
 
 RECIPE = "recipe"  # its key in a checkpoint
@@ -81,6 +82,14 @@ class Task(LightningModule):
             self.network.get_submodule("core").compile()
         self.tracks = validation_tracks(recipe)
         self.cancel = threading.Event()
+
+    def configure_model(self) -> None:
+        """Share the weights among the processes, where the recipe says so."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, Sharded):
+            shard(self.network, strategy.device_mesh)
+            if self.average is not None:
+                shard(self.average.module, strategy.device_mesh)
 
     @property
     def best_network(self) -> nn.Module:
@@ -173,7 +182,8 @@ class Task(LightningModule):
         """Log the mean over all processes' tracks of each stem's SDR, and the mean over stems."""
         plan = plan_of(self.recipe)
         stems = self.recipe.stems
-        rows = [track_sdr(track, stems, self.separate, plan, self.cancel) for track in tracks]
+        with gathered(self.best_network):  # processes have tracks of different lengths
+            rows = [track_sdr(track, stems, self.separate, plan, self.cancel) for track in tracks]
         scores = torch.stack([torch.full((len(stems),), torch.nan), *rows])  # (1 + tracks, stems)
         heard = ~scores.isnan()
         sums = torch.stack([scores.where(heard, 0.0).sum(0), heard.sum(0)]).float()
