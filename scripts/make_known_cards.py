@@ -71,6 +71,7 @@ def open_unmix(facts: Fields) -> Iterator[Fields]:
         "description": "Open-Unmix: a network for each stem, and a Wiener filter over them",
         "stems": FOUR,
         "members": [{"model": f"umxhq-{stem}"} for stem in FOUR],
+        "domain": "network",
         "wiener": 1,
         "scores": facts["scores"],
         "note": facts["note"],

@@ -108,14 +108,57 @@ def open_unmix(parameters: dict[str, Any]) -> nn.Module:
 
     n_fft, hop_length = parameters["n_fft"], parameters["hop_length"]
     sizes = {key: parameters[key] for key in ("hidden_size", "max_bin")}
+    residual = parameters.get("residual", False)
+    targets = parameters["stems"][:-1] if residual else parameters["stems"]
     return Separator(
-        {stem: OpenUnmix(n_fft // 2 + 1, **sizes) for stem in parameters["stems"][:-1]},
+        {stem: OpenUnmix(n_fft // 2 + 1, **sizes) for stem in targets},
         niter=parameters["wiener_iterations"],
-        residual=True,
+        residual=residual,
         n_fft=n_fft,
         n_hop=hop_length,
         wiener_win_len=parameters["wiener_frames"],
     )
+
+
+class CrossUnmix(nn.Module):
+    """Asteroid's X-UMX between transforms that still work; its own need PyTorch below 2."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        from asteroid.models.x_umx import BrokenXUMX  # asteroid 0.7.0
+
+        from separator.networks.open_unmix import from_asteroid
+
+        super().__init__()
+        n_fft, hop_length = parameters["n_fft"], parameters["hop_length"]
+        self.masker = BrokenXUMX(
+            parameters["stems"],
+            n_fft,
+            n_fft,
+            hop_length,
+            parameters["hidden_size"],
+            max_bin=parameters["max_bin"],
+        )
+        theirs = self.masker.state_dict()
+        self.names = {name: key for key in theirs for name in from_asteroid({key: theirs[key]})}
+        self.settings = {
+            "n_fft": n_fft,
+            "hop_length": hop_length,
+            "window": torch.hann_window(n_fft),
+        }
+
+    def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        theirs = self.masker.state_dict()
+        return {name: theirs[key] for name, key in self.names.items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:  # type: ignore[override]
+        self.masker.load_state_dict({self.names[k]: v for k, v in state.items()}, strict=False)
+
+    def forward(self, mixture: torch.Tensor) -> torch.Tensor:
+        x = torch.stft(mixture[0], **self.settings, return_complex=True)
+        masks = self.masker.forward_masker(x.abs().permute(2, 0, 1).unsqueeze(1))
+        estimates = masks[:, :, 0].permute(0, 2, 3, 1) * x  # (stems, channels, freq, frames)
+        signals = torch.istft(estimates.flatten(0, 1), **self.settings, length=mixture.shape[-1])
+        return signals.unflatten(0, estimates.shape[:2]).unsqueeze(0)
 
 
 def demucs(network: str, parameters: dict[str, Any]) -> nn.Module:
@@ -157,6 +200,7 @@ BUILDERS = {
     "scnet": scnet,
     "tfc_tdf": tfc_tdf,
     "open_unmix": open_unmix,
+    "x_umx": CrossUnmix,
     "bsrnn": bsrnn,
     "conv_tasnet": conv_tasnet,
     **{name: partial(demucs, name) for name in ("demucs", "hdemucs", "htdemucs")},

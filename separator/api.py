@@ -31,13 +31,13 @@ from separator.cards import AnyCard, Card, Ensemble
 from separator.errors import AudioError, ConfigError, ModelError
 from separator.heap import keep_freed_memory
 from separator.inference import Monitor, Progress, track_statistics
-from separator.members import resolve
+from separator.members import Tree, resolve
 from separator.model import Settings, assemble
 from separator.naming import DEFAULT_TEMPLATE, check_template, output_names, stem_path
 from separator.runner import Runner, pick_device, pick_precision
 from separator.stream import Stream
 from separator.threads import prefetch
-from separator.zoo import DEFAULT_MODEL, find_card, load_network
+from separator.zoo import DEFAULT_MODEL, find_card, load_joined, load_network
 
 _BLOCK = 65536  # samples that are read and passed on together
 
@@ -125,13 +125,13 @@ class Separator:
         self._tree = resolve(self.card)
         settings.check(self._tree.models)  # before anything is fetched
         self._runners = {
-            card.name: Runner(
-                load_network(card, offline=offline),
+            tree.card.name: Runner(
+                _load(tree, offline),
                 self.device,
                 self.precision,
                 augmentations=self._augmentations,
             )
-            for card in self._tree.models
+            for tree in self._tree.networks
         }
         self._model = assemble(self._tree, self._runners, settings)
 
@@ -407,17 +407,25 @@ class Separator:
 
 
 def load_model(name: str, *, offline: bool = False) -> nn.Module:
-    """Load the network of a model alone, in float32 on the CPU.
+    """Load the network of a model, or of an ensemble that runs as one, in float32 on the CPU.
 
     Shape: `(batch, channels, time) -> (batch, stems, channels, time)`.
 
     Raises:
-        ModelError: Unknown model, an ensemble, or weights that are missing, damaged or don't fit.
+        ModelError: Unknown model, an ensemble of several networks, or weights that are missing,
+            damaged or don't fit.
     """
-    card = find_card(name)
-    if isinstance(card, Ensemble):
-        members = ", ".join(member.model for member in card.members)
+    tree = resolve(find_card(name))
+    if not tree.is_network:
+        members = ", ".join(below.card.name for below in tree.members)
         raise ModelError(
             f"'{name}' is an ensemble of several networks; load one of {members}, or use Separator."
         )
-    return load_network(card, offline=offline)
+    return _load(tree, offline)
+
+
+def _load(tree: Tree, offline: bool) -> nn.Module:
+    """Load what runs as one network."""
+    if isinstance(tree.card, Ensemble):
+        return load_joined(tree.card, tree.models, offline=offline)
+    return load_network(tree.card, offline=offline)

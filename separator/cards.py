@@ -36,7 +36,7 @@ members:                            # in this order
   input: instrumental               # a stem of an earlier member instead of the mixture
   stems: [drums, bass, other]
 algorithm: mean                     # or median, min, max: see separator.ensemble
-domain: time                        # or stft: bin by bin
+domain: time                        # or stft: bin by bin; or network: as one network
 wiener: 0                           # iterations of the multi-channel Wiener filter after it
 consistency: energy                 # spread what is left of the mixture over the stems; or none
 licence: MIT                        # of the members' weights together
@@ -257,14 +257,15 @@ class Ensemble(Entry):
     Attributes:
         members: in the order in which they run; one may separate what an earlier one gives.
         algorithm: how several estimates of a stem become one, see `separator.ensemble`.
-        domain: where that happens: sample by sample, or bin by bin.
+        domain: where that happens: sample by sample, bin by bin, or inside one network that is
+            made of the members' parameters, before it returns to the time domain.
         wiener: iterations of the multi-channel Wiener filter over the stems; 0 for none.
         consistency: "energy" spreads the mixture minus all stems over the stems, "none" keeps it.
     """
 
     members: Annotated[tuple[Member, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
     algorithm: Literal["mean", "median", "min", "max"] = "mean"
-    domain: Literal["time", "stft"] = "time"
+    domain: Literal["time", "stft", "network"] = "time"
     wiener: Annotated[int, Field(ge=0)] = 0
     consistency: Literal["none", "energy"] = "none"
 
@@ -282,6 +283,20 @@ class Ensemble(Entry):
                         f"'{field}' is {weight:g}; with the algorithm '{self.algorithm}' a member "
                         "takes part (1) or not (0)"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _members_run_as_one(self) -> Self:
+        if self.domain != "network":
+            return self
+        for i, member in enumerate(self.members):
+            if own := member.model_fields_set - {"model"}:
+                raise ValueError(
+                    f"'members.{i}.{min(own)}' can't be set with the domain 'network': its "
+                    "members run as one network, each with all of its stems"
+                )
+        if self.consistency != "none":
+            raise ValueError("'consistency' needs the domain 'time' or 'stft'")
         return self
 
     @model_validator(mode="after")

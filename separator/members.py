@@ -25,11 +25,28 @@ class Tree:
         """The cards of all networks behind this one, each once."""
         return list({card.name: card for card in self._leaves()}.values())
 
+    @property
+    def is_network(self) -> bool:
+        """Whether one network runs all of it: a model, or an ensemble that is joined into one."""
+        return isinstance(self.card, Card) or self.card.domain == "network"
+
+    @property
+    def networks(self) -> list[Tree]:
+        """The trees that are one network each, each once."""
+        found = (tree for tree in self._nodes() if tree.is_network)
+        return list({tree.card.name: tree for tree in found}.values())
+
     def _leaves(self) -> Iterator[Card]:
         if isinstance(self.card, Card):
             yield self.card
         for member in self.members:
             yield from member._leaves()
+
+    def _nodes(self) -> Iterator[Tree]:
+        """Yield this tree and what is below it, but nothing inside a network."""
+        yield self
+        for member in () if self.is_network else self.members:
+            yield from member._nodes()
 
 
 def resolve(card: AnyCard) -> Tree:
@@ -80,6 +97,8 @@ def _resolve(card: AnyCard, above: tuple[str, ...]) -> Tree:
         _check_input(member, known, where)
         known += given(member, found)
     _check_outcome(card, members)
+    if card.domain == "network":
+        _check_alike(card, members)
     return Tree(card, tuple(members))
 
 
@@ -159,3 +178,27 @@ def _check_outcome(card: Ensemble, members: list[Tree]) -> None:
                 f"{card.name}: 'members': the weights of '{stem}' sum to zero; "
                 "at least one member needs a positive weight."
             )
+
+
+def _check_alike(card: Ensemble, members: list[Tree]) -> None:
+    """Make sure that the members can be one network: alike in all but stems and weights."""
+    first = members[0].card
+    taken_by: dict[str, str] = {}
+    for i, member in enumerate(tree.card for tree in members):
+        where = f"{card.name}: 'members.{i}.model'"
+        if not isinstance(member, Card) or not isinstance(first, Card):
+            raise ConfigError(f"{where}: the domain 'network' joins models, not ensembles.")
+        for field in ("network", "parameters", "segment", "overlap", "normalization", "recipe"):
+            own, other = getattr(first, field), getattr(member, field)
+            if own != other:
+                raise ConfigError(
+                    f"{where}: '{member.name}' has {field} {other}, '{first.name}' {own}; "
+                    "members that run as one network need the same."
+                )
+        for stem in member.stems:
+            if stem in taken_by:
+                raise ConfigError(
+                    f"{where}: '{member.name}' and '{taken_by[stem]}' both give '{stem}'; in one "
+                    "network each stem comes from one member."
+                )
+            taken_by[stem] = member.name

@@ -384,20 +384,21 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
 
     Args:
         tree: The card and its members, as `separator.members.resolve` returns them.
-        runners: Of each card in `tree.models`, by its name.
+        runners: Of each tree in `tree.networks`, by its card's name.
         settings: What is asked for, before what the cards say.
 
     Raises:
         ConfigError: A setting that isn't allowed.
     """
     card = tree.card
-    if isinstance(card, Card):
+    if tree.is_network or isinstance(card, Card):
+        first = tree.models[0]  # if there are several, they differ in their stems only
         return Solo(
             card.stems,
-            card.stems,
+            tuple(stem for model in tree.models for stem in model.stems),
             runners[card.name],
-            settings.plan(card),
-            card.normalization == "track",
+            settings.plan(first),
+            first.normalization == "track",
         )
     parts = tuple(
         Part(

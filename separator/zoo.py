@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from separator.cards import NOT_STATED, AnyCard, Card, read_card, write_card
+from separator.cards import NOT_STATED, AnyCard, Card, Ensemble, read_card, write_card
 from separator.downloads import Progress, fetch, megabytes, sha256_of
 from separator.errors import ConfigError, ModelError, nearest
 from separator.resources import data_folder
@@ -159,16 +159,45 @@ def load_network(
         ModelError: the weights can't be had, can't be read, or don't fit the network.
         ConfigError: the network or one of its hyper-parameters is unknown.
     """
-    from separator.checkpoints.states import load_state, read_state
+    card, state = _read(card, weights_path(card, offline=offline, progress=progress))
+    return _built(card, state)
 
-    path = weights_path(card, offline=offline, progress=progress)
-    if card.weights.format == "demucs":
-        card, state = _unpacked(card, path)
-    else:
-        state = read_state(path, card.weights.format, card.stems)
+
+def load_joined(
+    ensemble: Ensemble, cards: Sequence[Card], *, offline: bool | None = None
+) -> "nn.Module":
+    """Build one network out of models that are alike in all but their stems and weights.
+
+    Its parameters are theirs together, and its Wiener filter is the ensemble's.
+
+    Raises:
+        ModelError, ConfigError: as in `load_network`; such a network can't be made of these.
+    """
+    parts = [_read(card, weights_path(card, offline=offline)) for card in cards]
+    joined = {
+        "name": ensemble.name,
+        "stems": tuple(stem for card, _ in parts for stem in card.stems),
+        "parameters": parts[0][0].parameters | {"wiener_iterations": ensemble.wiener},
+    }
+    state = {key: value for _, own in parts for key, value in own.items()}
+    return _built(parts[0][0].model_copy(update=joined), state)
+
+
+def _built(card: Card, state: "State") -> "nn.Module":
+    from separator.checkpoints.states import load_state
+
     network = build(card)
     load_state(network, state, where=card.name)
     return network.eval()
+
+
+def _read(card: Card, path: Path) -> "tuple[Card, State]":
+    """Read a model's weights, and its card with the hyper-parameters that stand in the file."""
+    if card.weights.format == "demucs":
+        return _unpacked(card, path)
+    from separator.checkpoints.states import read_state
+
+    return card, read_state(path, card.weights.format, card.stems)
 
 
 def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":

@@ -118,9 +118,28 @@ CASES = {
             "wiener_frames": 40,
         },
     ),
+    "open_unmix_targets": Case(
+        "open_unmix",
+        {
+            "stems": ["vocals", "drums", "bass"],
+            "n_fft": 256,
+            "hop_length": 64,
+            "hidden_size": 12,
+            "max_bin": 100,
+            "wiener_iterations": 1,
+            "wiener_frames": 40,
+        },
+    ),
     "x_umx": Case(
         "x_umx",
-        {"stems": ["bass", "drums"], "n_fft": 256, "hop_length": 64, "hidden_size": 12},
+        {
+            "stems": ["bass", "drums"],
+            "n_fft": 256,
+            "hop_length": 64,
+            "hidden_size": 12,
+            "max_bin": 100,
+            "wiener_iterations": 0,
+        },
     ),
     **{
         f"bsrnn_{bands}": Case(

@@ -521,7 +521,7 @@ MISTAKES = {
         "algorithm": "median",
     },
     "'algorithm': input should be 'mean', 'median', 'min' or 'max'": {"algorithm": "mode"},
-    "'domain': input should be 'time' or 'stft'": {"domain": "bins"},
+    "'domain': input should be 'time', 'stft' or 'network'": {"domain": "bins"},
     "'consistency': input should be 'none' or 'energy'": {"consistency": "all"},
     "'wiener' weighs stems against each other and needs at least two": {
         "stems": ["drums"],

@@ -1,8 +1,15 @@
+import hashlib
+
+import numpy as np
 import pytest
 import reference
 import torch
+import yaml
 
+from separator.api import Separator
+from separator.cards import read_card
 from separator.errors import ConfigError
+from separator.members import resolve
 from separator.networks import build_network
 from separator.networks.open_unmix import from_asteroid, infer_hyperparameters
 
@@ -15,8 +22,9 @@ def build(name="open_unmix", **options):
     return network
 
 
-def test_agrees_with_the_reference_implementation():
-    assert reference.relative_error("open_unmix") < 1e-5
+@pytest.mark.parametrize("case", ["open_unmix", "open_unmix_targets", "x_umx"])
+def test_agrees_with_the_reference_implementation(case):
+    assert reference.relative_error(case) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -104,6 +112,62 @@ def test_bridged_networks_hear_each_other():
 
     assert change(alone).tolist() == [False, True]
     assert change(bridged).tolist() == [True, True]
+
+
+@pytest.fixture
+def targets(tmp_path):
+    """Write a file for each target of a network, as Open-Unmix does, and cards; return a folder."""
+    case = reference.CASES["open_unmix_targets"]
+    parameters = {
+        k: v for k, v in case.parameters.items() if k not in ("stems", "wiener_iterations")
+    }
+    state = reference.network("open_unmix_targets").state_dict()
+    common = {"description": "Tiny", "licence": "MIT"}
+    for stem in case.parameters["stems"]:
+        prefix = f"target_models.{stem}."
+        file = tmp_path / f"{stem}.pth"
+        torch.save({k.removeprefix(prefix): v for k, v in state.items() if prefix in k}, file)
+        content = file.read_bytes()
+        weights = {"file": file.name, "bytes": len(content), "format": "open_unmix"}
+        weights["sha256"] = hashlib.sha256(content).hexdigest()
+        card = {"name": f"umx-{stem}", "network": "open_unmix", "parameters": parameters}
+        card |= {"stems": [stem], "segment": 1.0, "weights": weights, **common}
+        (tmp_path / f"umx-{stem}.yaml").write_text(yaml.safe_dump(card))
+    members = [{"model": f"umx-{stem}"} for stem in ("bass", "vocals", "drums")]
+    card = {"name": "umx", "stems": ["vocals", "drums", "bass"], "members": members, "wiener": 1}
+    (tmp_path / "umx.yaml").write_text(yaml.safe_dump(card | {"domain": "network"} | common))
+    return tmp_path
+
+
+def test_files_of_single_targets_run_as_one_network_with_one_filter(targets):
+    """From files to stems it gives what the package does, which filters before the inverse."""
+    separator = Separator(targets / "umx.yaml", device="cpu", precision="float32")
+    mixture = reference.mixture(reference.CASES["open_unmix_targets"].samples)[0]
+    stems = separator.separate(mixture, 44100)
+    assert list(stems) == ["vocals", "drums", "bass"]
+    ours = reference.some(torch.stack(list(stems.values()))[None])
+    theirs = np.load(reference.DATA / "reference_open_unmix_targets.npz")["estimates"]
+    assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs)
+    some = separator.separate(mixture, 44100, stems=["bass"])
+    torch.testing.assert_close(some, {"bass": stems["bass"]})
+    assert separator.network[0].stems == ("bass", "vocals", "drums")
+
+
+@pytest.mark.parametrize(
+    ("card", "changes", "message"),
+    [
+        ("umx-bass", {"segment": 2.0}, r"umx: 'members.1.model': 'umx-vocals' has segment 1.0"),
+        ("umx-bass", {"stems": ["drums"]}, "'umx-drums' and 'umx-bass' both give 'drums'"),
+        ("umx", {"members": [{"model": "umx-bass", "overlap": 0.5}]}, "'members.0.overlap'"),
+        ("umx", {"consistency": "energy"}, "'consistency' needs the domain"),
+    ],
+)
+def test_members_of_one_network_must_be_alike(targets, card, changes, message):
+    file = targets / f"{card}.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
+    (targets / "umx.yaml").write_text((targets / "umx.yaml").read_text().replace("- bass\n", ""))
+    with pytest.raises(ConfigError, match=message):
+        resolve(read_card(targets / "umx.yaml"))
 
 
 def test_renames_all_parameters_of_the_other_implementation():
