@@ -29,12 +29,8 @@ MSST = (
 def weights(file: Fields, format: str) -> Fields:
     """Return the card's section for a file."""
     places = [file[key] for key in ("url", "mirror") if key in file]
-    return {
-        "urls": places,
-        "sha256": file["sha256"],
-        "bytes": file["bytes"],
-        "format": format,
-    }
+    known = {key: file[key] for key in ("sha256", "bytes") if key in file}
+    return {"urls": places, **known, "format": format}
 
 
 def demucs(facts: Fields) -> Iterator[Fields]:
@@ -53,30 +49,32 @@ def demucs(facts: Fields) -> Iterator[Fields]:
 
 
 def open_unmix(facts: Fields) -> Iterator[Fields]:
-    """Yield a card for each stem's network, and one that lets a Wiener filter weigh them."""
-    common = {key: facts[key] for key in ("licence", "training_data", "source")}
-    for stem, file in facts["files"].items():
-        yield {
-            "name": f"umxhq-{stem}",
-            "description": f"{stem.capitalize()} by Open-Unmix, without the filter of umxhq",
-            "network": "open_unmix",
-            "parameters": {"max_bin": 1487},  # 16 kHz
-            "stems": [stem],
-            "segment": 20.0,
-            "weights": weights(file, "open_unmix"),
-            **common,
+    """Yield a card for each stem's network, and one that joins them under one Wiener filter."""
+    for name, entry in facts.items():
+        own = ("description", "files", "scores")
+        common = {key: value for key, value in entry.items() if key not in own}
+        parameters = common.pop("parameters", {"max_bin": 1487})  # 16 kHz
+        for stem, file in entry["files"].items():
+            yield common | {
+                "name": f"{name}-{stem}",
+                "description": f"{stem.capitalize()} by Open-Unmix, without the filter of {name}",
+                "network": "open_unmix",
+                "parameters": parameters,
+                "stems": [stem],
+                "segment": 20.0,
+                "weights": weights(file, "open_unmix"),
+            }
+        stems = FOUR if set(FOUR) == set(entry["files"]) else list(entry["files"])
+        yield common | {
+            "name": name,
+            "description": f"{entry['description']}: a network for each stem, one Wiener filter",
+            "stems": stems,
+            "members": [{"model": f"{name}-{stem}"} for stem in stems],
+            "domain": "network",
+            "wiener": 1,
+            "scores": entry.get("scores", []),
+            "note": "Songs are read in segments; Open-Unmix' own program reads them in one piece.",
         }
-    yield {
-        "name": "umxhq",
-        "description": "Open-Unmix: a network for each stem, and a Wiener filter over them",
-        "stems": FOUR,
-        "members": [{"model": f"umxhq-{stem}"} for stem in FOUR],
-        "domain": "network",
-        "wiener": 1,
-        "scores": facts["scores"],
-        "note": facts["note"],
-        **common,
-    }
 
 
 def others(facts: Fields) -> Iterator[Fields]:

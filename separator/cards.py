@@ -78,6 +78,8 @@ Seconds = Annotated[float, Field(gt=0)]
 Overlap = Annotated[float, Field(ge=0, lt=1)]
 Decibels = dict[str, float]
 
+_SHA256_DIGITS = 64
+
 
 class Weights(Strict):
     """Say where a model's weights are, and how to know that they are the right ones.
@@ -85,15 +87,16 @@ class Weights(Strict):
     Attributes:
         file: path relative to the card's folder, or an absolute one.
         urls: where to download the file; the second and later ones are mirrors.
-        sha256: of the file, 64 lower-case hexadecimal digits.
-        bytes: size of the file.
+        sha256: of the file, 64 lower-case hexadecimal digits; of one that is downloaded, as many
+            of the first ones as its publisher tells (at least 8), or None.
+        bytes: size of the file; None where only the hash of a download is known.
         format: how the file is read, see `separator.checkpoints`.
     """
 
     file: Text | None = None
     urls: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = ()
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    bytes: Annotated[int, Field(gt=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
+    bytes: Annotated[int, Field(gt=0)] | None = None
     format: Literal[
         "safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit", "bytesep", "onnx"
     ]
@@ -103,6 +106,24 @@ class Weights(Strict):
         if bool(self.file) == bool(self.urls):
             raise ValueError("give either 'file' (bundled) or 'urls' (downloaded)")
         return self
+
+    @model_validator(mode="after")
+    def _verifiable(self) -> "Weights":
+        whole = self.sha256 is not None and len(self.sha256) == _SHA256_DIGITS
+        if self.file and not (whole and self.bytes):
+            raise ValueError("of a bundled file, give 'sha256' (64 digits) and 'bytes'")
+        if self.sha256 is None and self.bytes is None:
+            raise ValueError("give 'sha256' or 'bytes': a download must be held against something")
+        return self
+
+    @property
+    def doubt(self) -> str | None:
+        """What a download can't be held against; None if all is known."""
+        if self.sha256 is None:
+            return "nobody publishes its hash: only its size is checked"
+        if len(self.sha256) < _SHA256_DIGITS:
+            return f"only {len(self.sha256)} digits of its hash are published: they are checked"
+        return None
 
     @field_validator("urls")
     @classmethod

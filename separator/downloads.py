@@ -35,15 +35,21 @@ class _Failed(Exception):
 
 
 def fetch(
-    urls: Sequence[str], target: Path, *, sha256: str, size: int, progress: Progress | None = None
+    urls: Sequence[str],
+    target: Path,
+    *,
+    sha256: str | None,
+    size: int | None,
+    progress: Progress | None = None,
 ) -> Path:
     """Download `target` from the first of `urls` that gives the right bytes.
 
     Args:
         urls: http(s) addresses of the same file, tried in order.
         target: where the file will appear, whole and verified. If it exists it is left as it is.
-        sha256: expected hash, in lower-case hexadecimal digits.
-        size: expected number of bytes.
+        sha256: expected hash, in lower-case hexadecimal digits, or the first of them; None where
+            it isn't known.
+        size: expected number of bytes; None where it isn't known, then nothing is resumed.
         progress: called after each block; what it raises ends the download, to be resumed later.
 
     Raises:
@@ -72,20 +78,22 @@ def sha256_of(path: Path) -> str:
     return digest
 
 
-def megabytes(size: int) -> str:
+def megabytes(size: int | None) -> str:
     """Write a number of bytes for people.
 
     >>> megabytes(639_331_213)
     '639.3 MB'
     """
+    if size is None:
+        return "of unknown size"
     return f"{size / 1e6:.1f} MB"
 
 
 def _fetch_from_any(
-    urls: Sequence[str], target: Path, sha256: str, size: int, progress: Progress
+    urls: Sequence[str], target: Path, sha256: str | None, size: int | None, progress: Progress
 ) -> None:
     part = target.with_name(f"{target.name}.part")
-    _require_space(target.parent, size - _size(part))
+    _require_space(target.parent, (size or 0) - _size(part))
     failures = []
     for url in urls:
         try:
@@ -98,15 +106,17 @@ def _fetch_from_any(
     arrived = _size(part)
     resume = f" {megabytes(arrived)} of {megabytes(size)} arrived; run again to resume."
     raise ModelError(
-        f"Can't download '{target.name}' from {'; '.join(failures)}.{resume if arrived else ''}"
+        f"Can't download '{target.name}' from {'; '.join(failures)}."
+        f"{resume if arrived and size else ''}"
     )
 
 
-def _fetch_verified(url: str, part: Path, sha256: str, size: int, progress: Progress) -> None:
+def _fetch_verified(
+    url: str, part: Path, sha256: str | None, size: int | None, progress: Progress
+) -> None:
     resumed = part.exists()
     _fetch_patiently(url, part, size, progress)
-    found = sha256_of(part)
-    if found == sha256:
+    if sha256 is None or (found := sha256_of(part)).startswith(sha256):
         return
     part.unlink()
     if not resumed:
@@ -115,7 +125,7 @@ def _fetch_verified(url: str, part: Path, sha256: str, size: int, progress: Prog
     _fetch_verified(url, part, sha256, size, progress)
 
 
-def _fetch_patiently(url: str, part: Path, size: int, progress: Progress) -> None:
+def _fetch_patiently(url: str, part: Path, size: int | None, progress: Progress) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _fetch_rest(url, part, size, progress)
@@ -126,27 +136,29 @@ def _fetch_patiently(url: str, part: Path, size: int, progress: Progress) -> Non
     return None
 
 
-def _fetch_rest(url: str, part: Path, size: int, progress: Progress) -> None:
+def _fetch_rest(url: str, part: Path, size: int | None, progress: Progress) -> None:
     """Append what is missing to `part`, or start it again where the server can't resume."""
     have = _size(part)
     if have == size:
         return
-    if have > size:
+    if have and (size is None or have > size):
         part.unlink()
         have = 0
     with _open(url, have) as response:
         resumed = response.status == 206
         done = have if resumed else 0
+        if size is None and response.length is not None:
+            size = done + response.length
         if response.length is not None and done + response.length != size:
             raise _Failed(f"the server has {done + response.length} bytes, expected {size}")
         with part.open("ab" if resumed else "wb") as file:
             while block := _read(response):
                 done += len(block)
-                if done > size:
+                if size is not None and done > size:
                     raise _Failed(f"the server sends more than the expected {size} bytes")
                 file.write(block)
-                progress(done, size)
-    if done < size:
+                progress(done, size or done)
+    if size is not None and done < size:
         raise _Cut("the connection was cut")
 
 

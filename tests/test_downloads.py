@@ -206,3 +206,27 @@ def test_two_at_once_fetch_one_file(server: Server, tmp_path: Path) -> None:
         thread.join()
     assert target.read_bytes() == CONTENT
     assert len(server.requests) == 3  # one download, in its three pieces
+
+
+@pytest.mark.parametrize(
+    ("sha256", "size", "wrong", "message"),
+    [
+        (SHA256[:8], None, "wrong", f"expected sha256 {SHA256[:8]}, got"),
+        (SHA256[:8], None, "endless", f"expected sha256 {SHA256[:8]}, got"),
+        (None, len(CONTENT), "short", f"expected {len(CONTENT)}"),
+        (SHA256, None, "stall", "connection was cut"),
+    ],
+)
+def test_what_is_known_of_a_file_is_checked(
+    server: Server, tmp_path: Path, sha256: str, size: int, wrong: str, message: str
+) -> None:
+    target = tmp_path / "w.bin"
+    with pytest.raises(ModelError, match=message):
+        fetch([server.url(wrong)], target, sha256=sha256, size=size)
+    assert not target.exists()
+    seen: list[tuple[int, int]] = []
+    fetch(
+        [server.url("good")], target, sha256=sha256, size=size, progress=lambda *s: seen.append(s)
+    )
+    assert target.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))

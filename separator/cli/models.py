@@ -155,6 +155,8 @@ def _fetch(card: "Card", *, offline: bool, quiet: bool) -> None:
         size = megabytes(card.weights.bytes)
         message(f"{card.name}: downloading {size} from {card.weights.urls[0]}")
         message(f"{card.name}: licence of the weights: {card.licence}")
+        if doubt := card.weights.doubt:
+            message(f"{card.name}: {doubt}")
     if quiet or not sys.stderr.isatty():
         weights_path(card)
         return
@@ -205,7 +207,7 @@ def _fields(card: "Card", named: bool) -> list[tuple[str, object]]:
         ("network", f"{card.name}: {card.network}" if named else card.network),
         ("segment", f"{card.segment:g} s, overlap {card.overlap:g}, recipe {card.recipe}"),
         ("weights", f"{_megabytes(card)}, {_place(card)}: {local_path(card)}"),
-        ("sha256", card.weights.sha256),
+        ("sha256", card.weights.sha256 or "not published"),
         ("from", ", ".join(card.weights.urls)),
     ]
 
@@ -220,7 +222,9 @@ def _stems(card: "AnyCard", limit: int | None = None) -> str:
 def _megabytes(card: "AnyCard") -> str:
     from separator.downloads import megabytes
 
-    return megabytes(sum(model.weights.bytes for model in _models(card)))
+    sizes = [model.weights.bytes for model in _models(card)]
+    known = [size for size in sizes if size is not None]
+    return megabytes(sum(known) if len(known) == len(sizes) else None)
 
 
 def _place(card: "AnyCard") -> str:

@@ -1,0 +1,115 @@
+"""Say which checkpoints of a catalogue have no card in `models/`, and why not.
+
+    python scripts/missing_cards.py CATALOGUE.yaml
+
+The catalogue is the one of make_cards.py. A card needs an address, settings, and something that a
+download can be held against: its hash, the first digits of it, or its size.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from separator.cards import Card
+from separator.resources import data_folder
+from separator.schema import SAFE_LOADER
+from separator.zoo import list_cards
+
+Entry = dict[str, Any]
+
+UNVERIFIABLE = "neither its hash nor its size is published"
+VARIANT = "its further layers are published as code only, without a description or a licence"
+OWN_GRAPH = "its network is another one, which isn't built here"
+PAGE = "a file host's page, no address of the file; " + UNVERIFIABLE
+#: Why checkpoints have no card, where their entries in the catalogue don't show it.
+REASONS = {
+    "splifft/mel_roformer-unwa-large_inst_v2": f"a variant with an axial refiner: {VARIANT}",
+    "splifft/bs_roformer-unwa-inst_fno": f"a variant with Fourier operators: {VARIANT}",
+    **dict.fromkeys(
+        [
+            "splifft/bs_roformer-unwa-hyperace_v1_instrum",
+            "splifft/bs_roformer-unwa-hyperace_v2_instrum",
+            "splifft/bs_roformer-unwa-hyperace_v2_vocals",
+        ],
+        f"a HyperACE variant: {VARIANT}",
+    ),
+    "splifft/bs_roformer-unwa-inst_exp_value_residual": "a variant with value residuals",
+    "zfturbo/bs_polarformer": f"a variant with PoPE positions; {UNVERIFIABLE}",
+    "splifft/scnet-aname-4stems_huge_v1": "its settings aren't known; `models add` reads the file",
+    "splifft/htdemucs-wesleyr36-phantom_center": "the length that it was trained on isn't known",
+    "splifft/bs_roformer-fruit-sw": "a conversion of another card's weights under unknown names",
+    "splifft/mel_roformer-amane-small": "it has one of two stems, and it isn't known which",
+    "openmirlab/dereverb_super_big_mbr_ep_346.ckpt": "no address is known",
+    "stemd/stemd_roformer": "the hop of its transform isn't known",
+    "xlance/msr": UNVERIFIABLE,
+    "bandit_v2/multi": UNVERIFIABLE,
+    "danna-sep": f"programs (TorchScript) instead of weights; {PAGE}",
+    "bsrnn/amanteur_vocals": PAGE,
+    "kuielab/sdx23_mdx_AB": PAGE,
+}
+SUPPORTED = ("bs_roformer", "mel_band_roformer", "scnet", "mdx23c", "htdemucs", "bandit")
+HOSTS = ("drive.google.com", "mega.nz", "disk.yandex")
+
+
+def main(catalogue: str) -> None:
+    """Print a line for each checkpoint without a card."""
+    facts = yaml.load(Path(catalogue).read_text(encoding="utf-8"), Loader=SAFE_LOADER)
+    cards = [card for card in list_cards([data_folder("models")]) if isinstance(card, Card)]
+    known = {PurePosixPath(url).name.split("?")[0] for c in cards for url in c.weights.urls}
+    known |= {card.weights.sha256 for card in cards if card.weights.sha256}
+    missing = list(without_card(facts, known))
+    for name, reason in missing:
+        print(f"{name}: {reason}")
+    print(f"{len(cards)} models have cards, {len(missing)} checkpoints have none")
+
+
+def without_card(facts: Entry, known: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield names and reasons."""
+    for entry in facts["checkpoints"]:
+        files = entry.get("files", [])
+        names = {
+            file.get(key, "").split("?")[0] for file in files for key in ("sha256", "filename")
+        }
+        if not names & known:
+            yield entry["id"], reason(entry)
+    for signature, file in facts["demucs"]["files"].items():
+        if PurePosixPath(file["url"]).name not in known:
+            yield signature, "forgotten"
+    for model in facts["open_unmix"]["models"].values():
+        for url in model["files"].values():
+            if PurePosixPath(url).name not in known:
+                yield url, "forgotten"
+    for name, model in facts["torchaudio"]["models"].items():
+        if PurePosixPath(model["path"]).name not in known:
+            yield name, f"{UNVERIFIABLE}; `models add` reads the file"
+    for file in facts["uvr"]["mdx_onnx_files"]:
+        if file["filename"] not in known:
+            yield (
+                file["filename"],
+                ("its settings go by its MD5, which isn't published; `models add` reads the file"),
+            )
+    for file in facts["uvr"]["vr_models"]:
+        yield file["filename"], OWN_GRAPH
+
+
+def reason(entry: Entry) -> str:
+    """Say why a checkpoint has no card."""
+    if found := REASONS.get(entry["id"]):
+        return found
+    if entry["family"] not in SUPPORTED:
+        return OWN_GRAPH
+    files = entry.get("files", [])
+    if not any(file.get("url") for file in files):
+        return "no address is known"
+    if any(host in file["url"] for file in files for host in HOSTS):
+        return PAGE
+    if not any(file.get("sha256") or file.get("size") for file in files):
+        return UNVERIFIABLE
+    return "forgotten"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
