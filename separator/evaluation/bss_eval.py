@@ -72,8 +72,12 @@ class _Blocks:
         length = self.history + (count or self.count) * advance
         start = first * advance - self.history
         part = signals[..., max(0, start) : start + length]
-        padded = signals.new_zeros(*signals.shape[:-1], length, dtype=torch.float64)
-        padded[..., max(0, -start) : max(0, -start) + part.shape[-1]] = part
+        begin = max(0, -start)
+        end = begin + part.shape[-1]
+        padded = signals.new_empty(*signals.shape[:-1], length, dtype=torch.float64)
+        padded[..., :begin] = 0.0
+        padded[..., begin:end] = part
+        padded[..., end:] = 0.0
         return padded.unfold(-1, self.size, advance)
 
 
@@ -137,15 +141,20 @@ def _track_correlations(
     reference, estimate = references.flatten(0, 1), estimates.flatten(0, 1)
     blocks = _Blocks.covering(references.shape[-1], filter_length)
     step = max(1, _CHUNK_BYTES // (16 * len(reference) * blocks.size))
-    zero = torch.zeros((), dtype=torch.complex128, device=references.device)
 
     def correlate(firsts: range) -> Tensor:
-        chunks = ((blocks.cut(x, first, step) for x in (reference, estimate)) for first in firsts)
-        return sum((_cross_spectrum(rfft(x), x, y, blocks) for x, y in chunks), start=zero)
+        shape = (blocks.size // 2 + 1, len(reference), 2 * len(reference))
+        total = torch.zeros(shape, dtype=torch.complex128, device=references.device)
+        for first in firsts:
+            x, y = (blocks.cut(signals, first, step) for signals in (reference, estimate))
+            left, right = _cross_factors(rfft(x), x, y, blocks)
+            total.baddbmm_(left, right)
+        return total
 
     firsts = range(0, blocks.count, step)
     threads = torch.get_num_threads()
-    spectrum = sum(work(correlate, [firsts[i::threads] for i in range(threads)]), start=zero)
+    spectrum = sum(work(correlate, [firsts[i::threads] for i in range(threads)]))
+    assert isinstance(spectrum, Tensor)
     return _delays(spectrum[None], blocks)
 
 
@@ -156,21 +165,27 @@ def _frame_correlations(
     x, reference, estimate = (
         signals.flatten(0, 1).movedim(1, 0) for signals in (spectra, reference, estimate)
     )
-    return _delays(_cross_spectrum(x, reference, estimate, blocks), blocks)
+    left, right = _cross_factors(x, reference, estimate, blocks)
+    return _delays(left @ right, blocks)
 
 
-def _cross_spectrum(
+def _cross_factors(
     spectra: Tensor, reference: Tensor, estimate: Tensor, blocks: _Blocks
-) -> Tensor:
-    """Sum conj(X) Y over blocks: X of references, Y of all signals, less the history.
+) -> tuple[Tensor, Tensor]:
+    """Return conj(X) and Y, whose product sums over blocks: X of references, Y of all signals.
 
-    Shape: `(..., p, blocks, bins)`, twice `(..., p, blocks, size)` -> `(..., bins, p, 2 p)`
+    Y leaves the history out, which the block before has counted.
+
+    Shape:
+        spectra: `(..., p, blocks, bins)`
+        reference, estimate: `(..., p, blocks, size)`
+        output: `(..., bins, p, blocks)` and `(..., bins, blocks, 2 p)`
     """
     signals = torch.cat([reference, estimate], dim=-3)
     signals[..., : blocks.history] = 0.0
     x = spectra.movedim(-1, -3).conj().resolve_conj().contiguous()  # (..., bins, p, blocks)
     y: Tensor = rfft(signals).movedim(-1, -3).contiguous()  # products of strided ones are slow
-    return x @ y.mT
+    return x, y.mT
 
 
 def _delays(spectrum: Tensor, blocks: _Blocks) -> Tensor:

@@ -2,7 +2,8 @@
 
 Torch splits every single operation among threads that wait for each other at its end. On short
 operations that costs more than it brings, and on a busy machine very much more. Here each thread
-takes a whole chunk instead, and none waits.
+takes a whole chunk instead, and none waits. The memory of a chunk serves the next one: to ask the
+system for it anew would cost a fifth of all time.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from separator.heap import keep_freed_memory
 
 ParallelMap = Callable[..., Iterator[Any]]
 
@@ -25,6 +28,8 @@ def parallel_map(device: torch.device) -> Iterator[ParallelMap]:
     ...     list(work(lambda x: x + 1, [1, 2, 3]))
     [2, 3, 4]
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield map
