@@ -10,6 +10,7 @@ Reference: Luo and Yu, "Music source separation with band-split RNN", 2022, arXi
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby, pairwise
 from math import ceil, floor, sqrt
@@ -134,16 +135,16 @@ def band_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), x.to(weight.dtype), weight.mT)
 
 
-class PerBand(nn.Module):
+class PerBand(nn.Module, ABC):
     """Hold stacked parameters, but show and load one state-dict entry per band."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
         self.runs = runs(sizes)
 
+    @abstractmethod
     def entries(self) -> Iterator[tuple[str, Tensor]]:
         """Yield `(public key, view of the stacked parameter)`."""
-        raise NotImplementedError
 
     def stack(self, name: str, index: int, bands: int, inputs: int, outputs: int) -> None:
         """Register `{name}_weight_{index}` and its bias for as many linear layers as bands."""
@@ -193,7 +194,7 @@ class PerBand(nn.Module):
             unexpected_keys.extend(key for key in own if key not in views)
 
 
-class BandSplit(PerBand):
+class BandTokens(PerBand):
     """Normalize the features of each band and project them to one token.
 
     Shape:
@@ -204,19 +205,38 @@ class BandSplit(PerBand):
     def __init__(self, sizes: Sequence[int], dim: int) -> None:
         super().__init__(sizes)
         for run, (_, count, size) in enumerate(self.runs):
-            self.register_parameter(f"gamma_{run}", nn.Parameter(torch.ones(count, size)))
+            self.add_norm(run, count, size)
             self.stack("feature", run, count, size, dim)
+
+    @abstractmethod
+    def add_norm(self, run: int, bands: int, size: int) -> None:
+        """Register what `normalized` needs for a run of bands of `size` features."""
+
+    @abstractmethod
+    def normalized(self, run: int, features: Tensor) -> Tensor:
+        """Normalize the features of a run, `(tokens, bands, size)`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the tokens of each band."""
-        pieces = x.split([count * size for _, count, size in self.runs], dim=-1)
+        pieces = x.split_with_sizes([count * size for _, count, size in self.runs], dim=-1)
         tokens = []
         for run, ((_, count, size), piece) in enumerate(zip(self.runs, pieces, strict=True)):
-            weight, bias = self.stacked("feature", run)
-            gamma = self.get_parameter(f"gamma_{run}") * sqrt(size)
-            band = F.normalize(piece.unflatten(-1, (count, size)), dim=-1) * gamma
-            tokens.append(band_linear(band.transpose(0, 1), weight, bias))
+            band = self.normalized(run, piece.reshape(-1, count, size))
+            tokens.append(band_linear(band.transpose(0, 1), *self.stacked("feature", run)))
         return torch.cat(tokens)
+
+
+class BandSplit(BandTokens):
+    """Turn bands into tokens with features scaled to the same root mean square."""
+
+    def add_norm(self, run: int, bands: int, size: int) -> None:
+        """Register a scale per feature."""
+        self.register_parameter(f"gamma_{run}", nn.Parameter(torch.ones(bands, size)))
+
+    def normalized(self, run: int, features: Tensor) -> Tensor:
+        """Scale the features of each band to the same root mean square, then one by one."""
+        gamma = self.get_parameter(f"gamma_{run}") * sqrt(features.shape[-1])
+        return F.normalize(features, dim=-1) * gamma
 
     def entries(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the public keys `to_features.B.{0.gamma,1.weight,1.bias}`."""

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from separator.cards import MIXTURE, AnyCard, Card, Ensemble, Member
 from separator.ensemble import combine, make_consistent
+from separator.errors import ConfigError
 from separator.frames import through_stft
 from separator.inference import Monitor, Plan, in_step, separate_stream, track_statistics
 from separator.masks import wiener
@@ -393,11 +394,19 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
     card = tree.card
     if tree.is_network or isinstance(card, Card):
         first = tree.models[0]  # if there are several, they differ in their stems only
+        runner, plan = runners[card.name], settings.plan(first)
+        if runner.longest and plan.segment_samples > runner.longest:
+            longest = runner.longest / card.sample_rate
+            raise ConfigError(
+                f"'{card.name}' separates at most {longest:g} s at once, as long as the examples "
+                f"that it was trained on; got a segment of "
+                f"{plan.segment_samples / card.sample_rate:g} s. Use --segment {longest:g}, or less."
+            )
         return Solo(
             card.stems,
             tuple(stem for model in tree.models for stem in model.stems),
-            runners[card.name],
-            settings.plan(first),
+            runner,
+            plan,
             first.normalization == "track",
         )
     parts = tuple(

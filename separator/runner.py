@@ -58,6 +58,12 @@ class Runner:
         wanted = getattr(self.network, "valid_length", None)
         return samples if wanted is None else int(wanted(samples))
 
+    @property
+    def longest(self) -> int | None:
+        """How many samples the network can separate at once; None for any number."""
+        longest: int | None = getattr(self.network, "longest_samples", None)
+        return longest
+
     @torch.inference_mode()
     def __call__(self, segments: Tensor) -> Tensor:
         """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`."""

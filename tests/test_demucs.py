@@ -1,11 +1,16 @@
 from fractions import Fraction
+from hashlib import sha256
 from inspect import signature
 
 import pytest
 import reference
 import torch
+import yaml
+from safetensors.torch import save_file
 
+from separator.api import Separator
 from separator.errors import ConfigError
+from separator.model import Settings
 from separator.networks import build_network, network_class
 from separator.networks.demucs import Octave
 from separator.networks.demucs_formats import (
@@ -101,6 +106,28 @@ def test_hybrid_transforms_are_inverse_and_aligned():
     impulse[..., 20 * 64 : 21 * 64] = 1.0
     energy = network.spectrogram(impulse).abs().square().sum((0, 1, 2))
     assert energy.argmax() == 20
+
+
+def test_a_transformer_refuses_segments_longer_than_its_training_examples(tmp_path):
+    case = reference.CASES["htdemucs"]
+    file = tmp_path / "tiny.safetensors"
+    save_file(reference.network("htdemucs").state_dict(), file)
+    weights = {"file": file.name, "format": "safetensors", "bytes": file.stat().st_size}
+    weights["sha256"] = sha256(file.read_bytes()).hexdigest()
+    parameters = {key: value for key, value in case.parameters.items() if key != "stems"}
+    card = {"name": "tiny", "description": "Tiny", "network": "htdemucs", "licence": "MIT"}
+    card |= {"parameters": parameters, "stems": case.parameters["stems"], "segment": 0.1}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(card | {"weights": weights}))
+    options = {"device": "cpu", "precision": "float32"}
+    with pytest.raises(
+        ConfigError, match=r"at most 0.1 s .* of 0.11 s. Use --segment 0.1, or less"
+    ):
+        Separator(tmp_path / "tiny.yaml", segment=0.11, **options)
+    separator = Separator(tmp_path / "tiny.yaml", segment=0.05, **options)
+    mixture = reference.mixture(5000)[0]
+    assert separator.separate(mixture, 44100)["drums"].shape == mixture.shape
+    with pytest.raises(ConfigError, match="Use --segment 0.1"):
+        separator.with_settings(Settings(segment=1.0))
 
 
 def test_htdemucs_lengthens_short_mixtures_only_outside_training():

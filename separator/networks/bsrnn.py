@@ -20,7 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from separator.bands import Bands, PerBand, band_linear, bin_indices, explicit_bands, widths
+from separator.bands import (
+    Bands,
+    BandTokens,
+    PerBand,
+    band_linear,
+    bin_indices,
+    explicit_bands,
+    widths,
+)
 from separator.masks import apply_mask, complex_mask
 from separator.networks.filterbanks import partition
 from separator.networks.layers import hide_prefix
@@ -28,30 +36,18 @@ from separator.networks.states import State, numbered
 from separator.stft import STFT
 
 
-class NormBandSplit(PerBand):
-    """Normalize the features of each band to mean 0 and variance 1, and project them to a token.
+class NormBandSplit(BandTokens):
+    """Turn bands into tokens with features of mean 0 and variance 1."""
 
-    Shape:
-        - input: `(tokens, sum(sizes))`, band after band
-        - output: `(bands, tokens, dim)`
-    """
+    def add_norm(self, run: int, bands: int, size: int) -> None:
+        """Register a gain and a shift per feature."""
+        self.register_parameter(f"gain_{run}", nn.Parameter(torch.ones(bands, size)))
+        self.register_parameter(f"shift_{run}", nn.Parameter(torch.zeros(bands, size)))
 
-    def __init__(self, sizes: Sequence[int], dim: int) -> None:
-        super().__init__(sizes)
-        for run, (_, count, size) in enumerate(self.runs):
-            self.register_parameter(f"gain_{run}", nn.Parameter(torch.ones(count, size)))
-            self.register_parameter(f"shift_{run}", nn.Parameter(torch.zeros(count, size)))
-            self.stack("feature", run, count, size, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the tokens of each band."""
-        pieces = x.split_with_sizes([count * size for _, count, size in self.runs], dim=-1)
-        tokens = []
-        for run, ((_, count, size), piece) in enumerate(zip(self.runs, pieces, strict=True)):
-            gain, shift = self.get_parameter(f"gain_{run}"), self.get_parameter(f"shift_{run}")
-            band = F.layer_norm(piece.reshape(-1, count, size), (size,)) * gain + shift
-            tokens.append(band_linear(band.transpose(0, 1), *self.stacked("feature", run)))
-        return torch.cat(tokens)
+    def normalized(self, run: int, features: Tensor) -> Tensor:
+        """Give the features of each band mean 0 and variance 1, then gains and shifts."""
+        gain, shift = self.get_parameter(f"gain_{run}"), self.get_parameter(f"shift_{run}")
+        return F.layer_norm(features, features.shape[-1:]) * gain + shift
 
     def entries(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the public keys `norm_fc_modules.B.{norm,fc}.{weight,bias}`."""

@@ -346,6 +346,11 @@ class HTDemucs(Hybrid):
         )
         self.segment_samples = 0 if segment is None else round(segment * sample_rate)
 
+    @property
+    def longest_samples(self) -> int | None:
+        """How much it can separate at once: its attention knows no larger distances."""
+        return self.segment_samples or None
+
     def valid_length(self, length: int) -> int:
         """Return how many samples it wants to see for a stretch of `length`."""
         return max(length, self.segment_samples)
