@@ -18,6 +18,7 @@ from separator.training.losses import (
     negative_sdr,
     reordered,
 )
+from separator.training.moduli import mean_modulus
 from separator.training.spectral_losses import (
     WINDOWS,
     binary_mask_cross_entropy,
@@ -174,6 +175,28 @@ def test_rmse_weighs_stems_alike():
     both = float(spectral(estimate, target, norm="rmse"))
     alone = [float(spectral(one, target[:, :1], norm="rmse")) for one in (quiet, loud)]
     assert both == pytest.approx(sum(alone) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("samples", [3, 100, 1000])
+@pytest.mark.parametrize(
+    ("n_fft", "hop", "window"), [(64, 7, 64), (64, 16, 33), (64, 64, 31), (65, 16, 65), (65, 9, 32)]
+)
+def test_the_mean_modulus_and_its_slope_are_those_of_the_transform(n_fft, hop, window, samples):
+    signal = signals(3, 2, samples, dtype=torch.float64)[0].requires_grad_()
+    expected = spectrogram(signal, n_fft, hop, window).abs().mean()
+    value = mean_modulus(signal, n_fft, hop, window)
+    torch.testing.assert_close(value, expected)
+    slopes = [torch.autograd.grad(3 * loss, signal)[0] for loss in (value, expected)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-30, 1e-22, 1e-12])
+def test_the_slope_of_the_mean_modulus_is_bounded_near_silence(level):
+    """A mean of moduli changes by no more than the window lets through."""
+    signal = (level * signals(1, 1000)[0]).requires_grad_()
+    mean_modulus(signal, 64, 16, 64).backward()
+    assert signal.grad.isfinite().all()
+    assert signal.grad.abs().sum() <= 64.0
 
 
 def test_multi_resolution_stft_is_that_of_bs_roformer():

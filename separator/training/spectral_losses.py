@@ -14,6 +14,7 @@ from torch import Tensor
 
 from separator.evaluation.log_wmse import INAUDIBLE, MIDDLE, impulse_response
 from separator.training.effects import resample
+from separator.training.moduli import mean_modulus
 
 Norm = Literal["l1", "mse", "rmse"]
 Part = Literal["complex", "magnitude"]
@@ -94,10 +95,8 @@ def multi_resolution_stft(
     2309.02612, with the transform sizes of the public implementation.
     """
     error = estimate - target  # the transform is linear: one is enough
-    distances = [
-        spectrogram(error, max(n_fft, window), hop_length, window).abs().mean()
-        for window in windows
-    ]
+    error = error if error.dtype == torch.float64 else error.float()
+    distances = [mean_modulus(error, max(n_fft, window), hop_length, window) for window in windows]
     return torch.stack(distances).sum()
 
 
