@@ -24,7 +24,21 @@ def keep_freed_memory() -> bool:
     It works best before the weights are loaded: what reading them leaves behind is kept, too.
     Only glibc knows how: elsewhere nothing changes.
     """
-    if not sys.platform.startswith("linux"):
+    if not _is_linux():
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(key, size) for key, size in _OPTIONS.items())
+
+
+def release_freed_memory() -> None:
+    """Return what was freed and kept to the system: for a process that waits, not one that works.
+
+    Only glibc knows how: elsewhere nothing changes.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _is_linux() else None
+    if trim is not None:
+        trim(0)
+
+
+def _is_linux() -> bool:
+    return sys.platform.startswith("linux")

@@ -13,6 +13,8 @@ import pytest
 
 from separator.audio import AudioWriter, open_audio
 
+pytest.register_assert_rewrite("browsing")
+
 Signal = npt.NDArray[np.float32]
 
 

@@ -24,8 +24,31 @@ for _ in range(10):
 print(faults() - before)
 """
 
+RELEASE = """
+from pathlib import Path
+from separator.heap import keep_freed_memory, release_freed_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+assert keep_freed_memory()
+before = resident()
+blocks = [bytearray(b"x") * (1 << 20) for _ in range(100)]
+del blocks
+kept = resident() - before
+release_freed_memory()
+print(kept >> 20, (resident() - before) >> 20)
+"""
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+
+
+@glibc
+def test_what_was_kept_can_be_released():
+    said = subprocess.check_output([sys.executable, "-c", RELEASE], text=True)
+    kept, left = map(int, said.split())
+    assert left < 20 < 80 < kept
+
+
+@glibc
 def test_freed_memory_is_used_again_without_page_faults():
     faults = [
         int(subprocess.check_output([sys.executable, "-c", PROGRAM.format(keep=keep)]))

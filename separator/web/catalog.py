@@ -16,7 +16,6 @@ from separator.members import resolve
 from separator.resources import data_folder
 from separator.zoo import (
     DEFAULT_MODEL,
-    add_model,
     cache_dir,
     download,
     is_available,
@@ -96,17 +95,23 @@ class Catalog:
         """Delete what was downloaded for a model; if nothing was, a model that was added.
 
         Raises:
-            ModelError: It came with the program, or nothing of it is here.
+            ModelError: It came with the program, nothing of it is here, or an ensemble needs it.
         """
         card = self.find(name)
         fetched = _fetched(card)
         if self.is_added(card) and (isinstance(card, Ensemble) or not fetched):
+            self._require_unused(card)
             self._forget(card)
             return
         if not fetched:
             raise ModelError(f"Nothing was downloaded for '{name}'; there is nothing to delete.")
         for model in fetched:
             local_path(model).unlink()
+
+    def _require_unused(self, card: AnyCard) -> None:
+        for other in self.cards():
+            if isinstance(other, Ensemble) and card.name in (m.model for m in other.members):
+                raise ModelError(f"'{other.name}' needs '{card.name}'; delete that one first.")
 
     def _forget(self, card: AnyCard) -> None:
         weights = card.bundled if isinstance(card, Card) else None
@@ -118,15 +123,6 @@ class Catalog:
     def is_added(self, card: AnyCard) -> bool:
         """Whether the card lies in the user's own folder."""
         return card.path is not None and card.path.parent.resolve() == user_folder().resolve()
-
-    def add(self, checkpoint: Path, config: Path, name: str = "") -> Card:
-        """Make a model from a checkpoint and its YAML; weights are data here and never run code.
-
-        Raises:
-            ModelError: The checkpoint can't be read safely, or doesn't fit.
-            ConfigError: The YAML lacks something, or the name is taken or not allowed.
-        """
-        return add_model(checkpoint, config, name=name.strip() or None, copy=True)
 
 
 def _readable_cards() -> list[AnyCard]:
@@ -172,7 +168,7 @@ def is_here(card: AnyCard) -> bool:
 
 def size_of(card: AnyCard) -> int:
     """Return the size of all weights in bytes."""
-    return sum(model.weights.bytes for model in models_of(card))
+    return sum(model.weights.bytes or 0 for model in models_of(card))
 
 
 def place(card: AnyCard) -> str:

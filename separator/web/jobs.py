@@ -90,10 +90,12 @@ class Queue:
 
     Args:
         max_waiting: Jobs that may wait; more are refused.
+        after: Called when a job has ended, however it did.
     """
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, max_waiting: int, after: Callable[[], None] = lambda: None) -> None:
         self.max_waiting = max_waiting
+        self._after = after
         self._jobs: list[Job] = []  # the first one runs
         self._changed = threading.Condition()
         self._closed = False
@@ -162,10 +164,10 @@ class Queue:
                     return
                 job = self._jobs[0]
                 job.state = "running"
-            state = _work(job)
+            _end(job, _work(job))
+            self._after()
             with self._changed:
                 self._jobs.remove(job)
-            _end(job, state)
 
 
 def _work(job: Job) -> State:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from separator.errors import Cancelled
+from separator.heap import release_freed_memory
 from separator.web.catalog import models_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class ModelPool:
 
     def __init__(self, device: str = "auto") -> None:
         self.device = device
-        self._held: tuple[tuple[str, ...], Separator] | None = None
+        self._held: tuple[tuple[str | None, ...], Separator] | None = None
         self._lock = threading.Lock()
 
     def get(
@@ -55,12 +56,18 @@ class ModelPool:
         return separator.with_settings(Settings(overlap=overlap, shifts=shifts))
 
     def _drop(self) -> None:
-        import torch
-
         self._held = None
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
+
+
+def release_memory() -> None:
+    """Give back what intermediate results took, on all devices; models stay."""
+    import torch
+
+    release_freed_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from separator.naming import output_names
 from separator.resources import data_folder
 from separator.web.catalog import Catalog, Speeds
 from separator.web.jobs import Job, Queue
-from separator.web.pool import ModelPool, interruptible
+from separator.web.pool import ModelPool, interruptible, release_memory
 from separator.web.settings import Settings
 from separator.web.songs import Library, Song, Track, adopt
 
@@ -69,7 +69,7 @@ class Service:
     def __post_init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="separator-web-"))
         self.library = Library(self.root / "songs", self.settings.keep_seconds)
-        self.queue = Queue(self.settings.max_waiting)
+        self.queue = Queue(self.settings.max_waiting, after=release_memory)
         self.downloads = Queue(self.settings.max_waiting)  # these need the network, not the device
         self.catalog = Catalog()
         self.speeds = Speeds()

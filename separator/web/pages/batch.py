@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,15 +11,15 @@ import gradio as gr
 from separator.errors import SeparatorError
 from separator.web import view
 from separator.web.jobs import Job, friendly
-from separator.web.pages.common import EVENT, Advanced, models, session, stem_choices, upload
+from separator.web.pages.common import EVENT, Advanced, Page, models, session, stem_choices, upload
 from separator.web.service import Service
 
 _INTRO = view.message("Choose several songs; each is separated in turn. One that fails stops none.")
 _TICK = 0.4
 
 
-def build(service: Service) -> dict[Any, Callable[[], Any]]:
-    """Put the page into the layout; return its choice of models, and how that is renewed."""
+def build(service: Service) -> Page:
+    """Put the page into the layout."""
     default = service.catalog.default()
     stems = stem_choices(service, default)
     with gr.Row(elem_classes="sep-columns"):
@@ -32,7 +32,7 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
             with gr.Row(elem_classes="sep-actions"):
                 run = gr.Button("Separate all", variant="primary", elem_id="batch-run")
                 cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel")
-            advanced = Advanced()
+            advanced = Advanced("batch-")
         with gr.Column(scale=3, min_width=320):
             table = gr.HTML(_INTRO, elem_id="batch-table")
             listen = gr.Dropdown([], label="Listen to", visible=False, elem_id="batch-listen")
@@ -95,7 +95,7 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
     )
     cancel.click(stop, queue=False, **EVENT)
     listen.change(play, listen, player, **EVENT)
-    return {model: lambda: gr.Dropdown(choices=models(service))}
+    return Page(songs, {model: lambda: gr.Dropdown(choices=models(service))})
 
 
 def _submit(service: Service, path: str, fields: dict[str, Any], owner: str) -> Job:

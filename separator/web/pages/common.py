@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ EVENT: dict[str, Any] = {
     "concurrency_limit": None,
 }
 _TICK = 0.2  # seconds between two looks at a job
+
+
+@dataclass(frozen=True)
+class Page:
+    """Hold what the other pages need of one.
+
+    Attributes:
+        songs: Where it takes its songs.
+        choosers: Its choices of models, and how each is renewed.
+    """
+
+    songs: gr.File
+    choosers: dict[Any, Callable[[], Any]]
 
 
 def session(request: gr.Request, page: str) -> str:
@@ -88,20 +102,37 @@ def stem_choices(service: Service, name: str | None) -> list[str]:
 
 
 class Advanced:
-    """The options that most people never open."""
+    """The options that most people never open; `prefix` begins the names of their elements."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
         with gr.Accordion("Advanced", open=False):
-            self.format = gr.Dropdown(list(FORMATS), value="wav", label="Format of the stems")
+            self.format = gr.Dropdown(
+                list(FORMATS), value="wav", label="Format of the stems", elem_id=f"{prefix}format"
+            )
             depths = [(SAME, 0), *((f"{n} bit", n) for n in BIT_DEPTHS)]
             self.depth = gr.Dropdown(depths, value=0, label="Bit depth (wav, flac)")
             self.precision = gr.Dropdown(
-                ["auto", "float32", "bfloat16"], value="auto", label="Precision"
+                ["auto", "float32", "bfloat16"],
+                value="auto",
+                label="Precision",
+                elem_id=f"{prefix}precision",
             )
             self.overlap = gr.Slider(
-                0, 0.9, value=0, step=0.05, label="Overlap of segments (0: the model's own)"
+                0,
+                0.9,
+                value=0,
+                step=0.05,
+                label="Overlap of segments (0: the model's own)",
+                elem_id=f"{prefix}overlap",
             )
-            self.shifts = gr.Slider(0, 8, value=0, step=1, label="Shifts: passes that are averaged")
+            self.shifts = gr.Slider(
+                0,
+                8,
+                value=0,
+                step=1,
+                label="Shifts: passes that are averaged",
+                elem_id=f"{prefix}shifts",
+            )
         self.inputs = [self.format, self.depth, self.precision, self.overlap, self.shifts]
 
     @staticmethod

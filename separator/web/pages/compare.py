@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import gradio as gr
 from separator.errors import SeparatorError
 from separator.web import compare, view
 from separator.web.jobs import friendly
-from separator.web.pages.common import EVENT, models, range_of, session, upload, watch
+from separator.web.pages.common import EVENT, Page, models, range_of, session, upload, watch
 from separator.web.service import Service
 
 _INTRO = """
@@ -22,8 +22,8 @@ _INTRO = """
 """
 
 
-def build(service: Service) -> dict[Any, Callable[[], Any]]:
-    """Put the page into the layout; return its choices of models, and how they are renewed."""
+def build(service: Service) -> Page:
+    """Put the page into the layout."""
     ready = models(service)
     default = service.catalog.default()
     other = next((name for _, name in ready if name != default), default)
@@ -88,4 +88,5 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
         **EVENT,
     )
     cancel.click(stop, queue=False, **EVENT)
-    return dict.fromkeys((first, second), lambda: gr.Dropdown(choices=models(service)))
+    renewed = dict.fromkeys((first, second), lambda: gr.Dropdown(choices=models(service)))
+    return Page(song, renewed)

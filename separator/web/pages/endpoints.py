@@ -29,6 +29,10 @@ def build(service: Service) -> None:
         start: float = 0.0,
         duration: float = 0.0,
         audio_format: str = "wav",
+        bit_depth: int = 0,
+        precision: str = "auto",
+        overlap: float = 0.0,
+        shifts: int = 0,
     ) -> dict[str, gr.FileData]:
         """Separate a song and return the file of each stem under the stem's name.
 
@@ -40,6 +44,10 @@ def build(service: Service) -> None:
             start: where to begin, in seconds.
             duration: how much to separate, in seconds; 0 goes to the end.
             audio_format: wav, flac, mp3, ogg, opus or m4a.
+            bit_depth: 16, 24 or 32 for wav, 16 or 24 for flac; 0 is that of the song.
+            precision: auto, float32 or bfloat16.
+            overlap: of segments, a fraction of one below 1; 0 is the model's own.
+            shifts: passes over differently placed segments that are averaged; 0 for one.
         """
         try:
             wanted = upload(
@@ -50,6 +58,10 @@ def build(service: Service) -> None:
                 start=start,
                 duration=duration or None,
                 audio_format=audio_format,
+                bit_depth=bit_depth or None,
+                precision=precision,
+                overlap=overlap or None,
+                shifts=shifts,
             )
             job = service.submit(wanted, session(request, "api"))
         except Exception as error:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 from separator.web.pages import batch, compare, endpoints, separate, zoo
+from separator.web.pages.common import EVENT
 from separator.web.service import Service
 
 TITLE = "Separator"
@@ -15,16 +18,24 @@ def build_pages(service: Service) -> gr.Blocks:
     kept = round(service.settings.keep_seconds)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, kept)) as pages:
         gr.HTML(f'<h1 class="sep-brand">{TITLE}</h1>')
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Separate", id="separate"):
-                choosers = separate.build(service)
+                one = separate.build(service)
             with gr.Tab("Batch", id="batch"):
-                choosers |= batch.build(service)
+                several = batch.build(service)
             with gr.Tab("Compare", id="compare"):
-                choosers |= compare.build(service)
+                two = compare.build(service)
             with gr.Tab("Models", id="models"):
-                zoo.build(service, pages, choosers)
+                zoo.build(service, pages, one.choosers | several.choosers | two.choosers)
         endpoints.build(service)
+
+        def take_to_batch(files: list[str]) -> dict[Any, Any]:
+            """Open the page for several songs if that is how many were dropped on the first."""
+            if len(files) < 2:
+                return {one.songs: gr.skip()}
+            return {one.songs: None, several.songs: files, tabs: gr.Tabs(selected="batch")}
+
+        one.songs.upload(take_to_batch, one.songs, [one.songs, several.songs, tabs], **EVENT)
 
         def closed(request: gr.Request) -> None:
             for queue in (service.queue, service.downloads):

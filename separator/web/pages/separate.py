@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
@@ -13,6 +13,7 @@ from separator.web.jobs import friendly
 from separator.web.pages.common import (
     EVENT,
     Advanced,
+    Page,
     model_cards,
     model_facts,
     range_of,
@@ -26,21 +27,22 @@ from separator.web.service import Service
 _WELCOME = """
 <div class="sep-welcome">
 <h2>Drop a song, get its stems</h2>
-<ol><li>Choose a file (wav, flac, mp3, m4a, ogg, opus, a video), or record one.</li>
+<ol><li>Choose a file (wav, flac, mp3, m4a, ogg, opus, a video), or record one. Several go to
+the tab Batch.</li>
 <li>Press <b>Separate</b>. Nothing leaves the computer that this page comes from.</li>
 <li>Play the stems here: solo, mute, loop, compare, download.</li></ol></div>
 """
 
 
-def build(service: Service) -> dict[Any, Callable[[], Any]]:
-    """Put the page into the layout; return its choice of models, and how that is renewed."""
+def build(service: Service) -> Page:
+    """Put the page into the layout."""
     default = service.catalog.default()
     stems = stem_choices(service, default)
     with gr.Row(elem_classes="sep-columns"):
         with gr.Column(scale=1, min_width=316, elem_classes="sep-side"):
-            song = gr.File(label="Song", elem_id="song", height=120)
+            song = gr.File(label="Song", file_count="multiple", elem_id="song", height=120)
             gr.HTML(view.recorder("#song"))
-            model = gr.Radio(
+            model_choice = gr.Radio(
                 model_cards(service),
                 value=default,
                 label="Model",
@@ -78,7 +80,7 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
 
     async def separate_song(
         request: gr.Request,
-        song: str | None,
+        songs: list[str] | None,
         model: str,
         wanted: list[str],
         rest: bool,
@@ -89,7 +91,7 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
         """Separate one song; the result is the player's HTML."""
         idle = {run: gr.Button(interactive=True), cancel: gr.Button(visible=False)}
         try:
-            if not song:
+            if not songs:
                 raise SeparatorError("Choose a song first, or record one.")
             if not wanted:
                 raise SeparatorError("Choose at least one stem.")
@@ -97,7 +99,7 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
             everything = set(wanted) == set(stem_choices(service, model))
             job = service.submit(
                 upload(
-                    song,
+                    songs[0],
                     model=model,
                     stems=() if everything else tuple(wanted),
                     residual=_residual(service, model, wanted) if rest else "",
@@ -119,22 +121,23 @@ def build(service: Service) -> dict[Any, Callable[[], Any]]:
         async for html in watch(service.queue, job):
             yield {status: html}
         if job.state == "done":
-            yield {player: view.player(job.result.token), **idle}
+            cards = gr.Radio(choices=model_cards(service))  # one of them has a new speed
+            yield {player: view.player(job.result.token), model_choice: cards, **idle}
         else:
             yield {player: _WELCOME, demo: gr.Button(visible=True), **idle}
 
     def stop(request: gr.Request) -> None:
         service.queue.cancel_all(session(request, "separate"))
 
-    outputs = [status, player, run, cancel, demo]
-    inputs = [song, model, wanted, rest, start, end, *advanced.inputs]
-    model.change(describe, model, [wanted, facts], **EVENT)
+    outputs = [status, player, model_choice, run, cancel, demo]
+    inputs = [song, model_choice, wanted, rest, start, end, *advanced.inputs]
+    model_choice.change(describe, model_choice, [wanted, facts], **EVENT)
     run.click(separate_song, inputs, outputs, **EVENT)
-    demo.click(lambda: str(service.demo_song()), None, song, **EVENT).then(
+    demo.click(lambda: [str(service.demo_song())], None, song, **EVENT).then(
         separate_song, inputs, outputs, **EVENT
     )
     cancel.click(stop, queue=False, **EVENT)
-    return {model: lambda: gr.Radio(choices=model_cards(service))}
+    return Page(song, {model_choice: lambda: gr.Radio(choices=model_cards(service))})
 
 
 def _residual(service: Service, model: str, wanted: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ import gradio as gr
 
 from separator.cards import AnyCard
 from separator.downloads import megabytes
+from separator.errors import SeparatorError
 from separator.web import view
+from separator.web.adding import add_files
 from separator.web.catalog import best_score, is_here, place, size_of, stems_of
 from separator.web.jobs import friendly
 from separator.web.pages.common import EVENT, model_facts, session, watch
@@ -39,7 +41,7 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
     with gr.Row():
         words = gr.Textbox("", label="Search", placeholder="name or description", scale=2)
         stem = gr.Dropdown(stem_names, value=_ANY, label="Stem", elem_id="zoo-stem")
-        licence = gr.Dropdown(licences, value=_ANY, label="Licence")
+        licence = gr.Dropdown(licences, value=_ANY, label="Licence", elem_id="zoo-licence")
     with gr.Row(elem_classes="sep-columns"):
         with gr.Column(scale=5, min_width=320):
             table = gr.HTML(
@@ -64,13 +66,21 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
             with gr.Accordion("Add a model", open=False, visible=manage):
                 gr.HTML(
                     view.message(
-                        "A checkpoint and the YAML that belongs to it. Weights are read as data; "
-                        "a file that would run code is refused."
+                        "A checkpoint (ckpt, pt, pth, th, safetensors, onnx), with its YAML if it "
+                        "has one; or all files of a bag of Demucs, or of Open-Unmix' folder. "
+                        "Weights are read as data; a file that would run code is refused."
                     )
                 )
-                checkpoint = gr.File(label="Checkpoint", height=100, elem_id="zoo-checkpoint")
-                config = gr.File(label="YAML", height=100, elem_id="zoo-yaml")
+                files = gr.File(
+                    label="Files", file_count="multiple", height=140, elem_id="zoo-files"
+                )
                 name = gr.Textbox("", label="Name", placeholder="made from the file's name")
+                named = gr.Textbox(
+                    "",
+                    label="Stems",
+                    placeholder="a, b, c: only if no file names them",
+                    elem_id="zoo-stems",
+                )
                 add = gr.Button("Add", elem_id="zoo-add")
 
     def refreshed() -> dict[Any, Any]:
@@ -136,17 +146,24 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
             **refreshed(),
         }
 
-    def add_model(checkpoint: str | None, config: str | None, name: str) -> dict[Any, Any]:
-        if not (checkpoint and config):
-            return {status: view.problem("Choose a checkpoint and its YAML first.")}
+    def add_model(files: list[str] | None, name: str, named: str) -> Iterator[dict[Any, Any]]:
         try:
             service.require_management()
-            card = service.catalog.add(Path(checkpoint), Path(config), name)
+            if not files:
+                raise SeparatorError("Choose the model's files first.")
+            yield {status: view.message("Reading the files …")}
+            stems = [stem.strip() for stem in named.split(",") if stem.strip()]
+            card = add_files([Path(file) for file in files], stems=stems, name=name.strip())
         except Exception as error:
-            return {status: view.problem(friendly(error))}
-        text = f"{card.name} was added: {', '.join(card.stems)}."
+            yield {status: view.problem(friendly(error))}
+            return
         names = [each.name for each in service.catalog.cards()]
-        return {status: view.message(text), chosen: gr.Dropdown(names), **refreshed()}
+        yield {
+            status: view.message(f"{card.name} was added: {', '.join(card.stems)}."),
+            chosen: gr.Dropdown(names, value=card.name),
+            **shown(card.name),
+            **refreshed(),
+        }
 
     pages.load(refreshed, outputs=[table, *choosers], **EVENT)
     for field in (words, stem, licence):
@@ -157,7 +174,7 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
     get.click(download, chosen, everything, **EVENT)
     stop.click(cancel, queue=False, **EVENT)
     delete.click(remove, chosen, everything, **EVENT)
-    add.click(add_model, [checkpoint, config, name], everything, **EVENT)
+    add.click(add_model, [files, name, named], everything, **EVENT)
 
 
 def _matches(card: AnyCard, words: str, stem: str, licence: str) -> bool:

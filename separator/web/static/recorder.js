@@ -76,23 +76,23 @@ export class SongRecorder extends HTMLElement {
     if (!recording) this.root.querySelector("output").textContent = "";
   }
 
-  // Put a file where the upload takes its files, in place of one that is there.
+  // Put a file where the upload takes its files, in place of those that are there.
   async hand(file) {
     const upload = document.querySelector(this.getAttribute("for"));
-    const find = () => upload.querySelector("input[type=file]");
-    if (!find()) upload.querySelector("button[aria-label=Clear]")?.click();
-    for (let frame = 0; frame < 120 && !find(); frame += 1) {
+    const full = () => upload.querySelector("button[aria-label=Clear]");
+    const input = () => upload.querySelector("input[type=file]");
+    full()?.click();
+    for (let frame = 0; frame < 120 && (full() || !input()); frame += 1) {
       await new Promise((done) => requestAnimationFrame(done));
     }
-    const files = new DataTransfer();
-    files.items.add(file);
-    const input = find();
-    if (!input) {
+    if (full() || !input()) {
       this.say("Take the song away first, then record again.");
       return;
     }
-    input.files = files.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
+    const files = new DataTransfer();
+    files.items.add(file);
+    input().files = files.files;
+    input().dispatchEvent(new Event("change", { bubbles: true }));
   }
 }
 
