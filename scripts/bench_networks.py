@@ -65,6 +65,17 @@ NETWORKS: dict[str, tuple[dict[str, Any], float]] = {
         },
         10.0,
     ),
+    "x_umx": (
+        {
+            "stems": FOUR,
+            "n_fft": 4096,
+            "hop_length": 1024,
+            "hidden_size": 512,
+            "max_bin": 1487,
+            "wiener_iterations": 0,
+        },
+        10.0,
+    ),
     "bsrnn": (
         {
             "stems": ["speech", "music", "effects"],
@@ -108,10 +119,11 @@ class Worker:
     process: subprocess.Popen[str]
 
     @classmethod
-    def start(cls, python: str, kind: str, name: str, threads: int) -> Worker:
+    def start(cls, python: str, kind: str, name: str, threads: int, length: float) -> Worker:
         """Start the process; it loads while others do."""
         paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "tests", "scripts"))
-        command = [python, __file__, name, "--worker", kind, "--threads", str(threads)]
+        command = [python, __file__, name, "--worker", kind]
+        command += ["--threads", str(threads), "--length", str(length)]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -138,7 +150,7 @@ class Worker:
         return (errors.strip().splitlines() or [""])[-1]
 
 
-def work(kind: str, name: str, threads: int) -> None:
+def work(kind: str, name: str, threads: int, length: float) -> None:
     """Be a worker: for each line of input print the seconds and some values of the estimates."""
     import reference
     import torch
@@ -158,7 +170,7 @@ def work(kind: str, name: str, threads: int) -> None:
     network.load_state_dict(reference.weights(network.state_dict()))
     if kind == "bfloat16":
         network.get_submodule("core").to(torch.bfloat16)
-    mixture = reference.mixture(round(seconds * 44_100), parameters.get("channels", 2))
+    mixture = reference.mixture(round(length * seconds * 44_100), parameters.get("channels", 2))
     for _ in sys.stdin:
         with torch.inference_mode():
             network(mixture)  # while the others ran, the system may have taken memory away
@@ -168,12 +180,12 @@ def work(kind: str, name: str, threads: int) -> None:
         print(took, *reference.some(estimates)[:1000:10].tolist(), flush=True)
 
 
-def compare(name: str, python: str | None, rounds: int, threads: int) -> None:
+def compare(name: str, python: str | None, rounds: int, threads: int, length: float) -> None:
     """Print one line of the table."""
     programs = {"float32": sys.executable, "bfloat16": sys.executable}
     if python:
         programs["reference"] = python
-    workers = {kind: Worker.start(p, kind, name, threads) for kind, p in programs.items()}
+    workers = {kind: Worker.start(p, kind, name, threads, length) for kind, p in programs.items()}
     times: dict[str, list[float]] = {kind: [] for kind in workers}
     values: dict[str, list[float]] = {}
     for _ in range(rounds):
@@ -211,16 +223,17 @@ def main() -> None:
     parser.add_argument("--peer-python", help="an interpreter that has the references")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--length", type=float, default=1.0, help="of the music, relative to usual")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := [name for name in options.networks if name not in NETWORKS]:
         parser.error(f"unknown network {unknown[0]}; there are: {', '.join(NETWORKS)}")
     if options.worker:
-        work(options.worker, options.networks[0], options.threads)
+        work(options.worker, options.networks[0], options.threads, options.length)
         return
     print(f"  {'':<18}{'reference':>10} {'float32':>10} {'bfloat16':>10}   ratios          error")
     for name in options.networks:
-        compare(name, options.peer_python, options.rounds, options.threads)
+        compare(name, options.peer_python, options.rounds, options.threads, options.length)
 
 
 if __name__ == "__main__":

@@ -395,13 +395,7 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
     if tree.is_network or isinstance(card, Card):
         first = tree.models[0]  # if there are several, they differ in their stems only
         runner, plan = runners[card.name], settings.plan(first)
-        if runner.longest and plan.segment_samples > runner.longest:
-            longest = runner.longest / card.sample_rate
-            raise ConfigError(
-                f"'{card.name}' separates at most {longest:g} s at once, as long as the examples "
-                f"that it was trained on; got a segment of "
-                f"{plan.segment_samples / card.sample_rate:g} s. Use --segment {longest:g}, or less."
-            )
+        _check_length(card, plan, runner)
         return Solo(
             card.stems,
             tuple(stem for model in tree.models for stem in model.stems),
@@ -425,3 +419,13 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
 
 def _weights(card: Ensemble, member: Member, below: AnyCard) -> dict[str, float]:
     return {name: weight(member, name) for name in given(member, below) if name in card.stems}
+
+
+def _check_length(card: AnyCard, plan: Plan, runner: Runner) -> None:
+    """Refuse segments that the network can't separate well."""
+    if runner.longest and plan.segment_samples > runner.longest:
+        longest, wanted = (n / card.sample_rate for n in (runner.longest, plan.segment_samples))
+        raise ConfigError(
+            f"'{card.name}' separates at most {longest:g} s at once, as long as the examples that "
+            f"it was trained on; got a segment of {wanted:g} s. Use --segment {longest:g}, or less."
+        )

@@ -119,14 +119,12 @@ def test_a_transformer_refuses_segments_longer_than_its_training_examples(tmp_pa
     card |= {"parameters": parameters, "stems": case.parameters["stems"], "segment": 0.1}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(card | {"weights": weights}))
     options = {"device": "cpu", "precision": "float32"}
-    with pytest.raises(
-        ConfigError, match=r"at most 0.1 s .* of 0.11 s. Use --segment 0.1, or less"
-    ):
+    with pytest.raises(ConfigError, match=r"at most 0.1 s .* of 0.11 s. Use --segment 0.1,"):
         Separator(tmp_path / "tiny.yaml", segment=0.11, **options)
     separator = Separator(tmp_path / "tiny.yaml", segment=0.05, **options)
     mixture = reference.mixture(5000)[0]
     assert separator.separate(mixture, 44100)["drums"].shape == mixture.shape
-    with pytest.raises(ConfigError, match="Use --segment 0.1"):
+    with pytest.raises(ConfigError, match=r"Use --segment 0\.1"):
         separator.with_settings(Settings(segment=1.0))
 
 
