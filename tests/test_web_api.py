@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import make_signal, read_all
 
-from separator.audio import AudioWriter
+from separator.audio import AudioWriter, probe
 from separator.resources import data_folder
 
 RATE = 44100
@@ -100,11 +100,46 @@ def test_programs_see_the_models_and_the_types(client):
     parameters = {each["parameter_name"]: each for each in endpoints["/separate"]["parameters"]}
     assert parameters["model"]["python_type"]["type"] == "str"
     assert parameters["start"]["python_type"]["type"] == "float"
+    assert parameters["shifts"]["python_type"]["type"] == "int"
+    described = endpoints["/separate"]["description"]
+    assert all(f"{name}: " in described for name in parameters)
+
+
+def test_programs_choose_what_the_page_hides_under_advanced(client, clip):
+    from gradio_client import handle_file
+
+    options = {"bit_depth": 16, "precision": "float32", "overlap": 0.5, "shifts": 1}
+    stems = client.predict(
+        song=handle_file(clip),
+        model="tiny",
+        start=0.25,
+        duration=0.5,
+        audio_format="flac",
+        **options,
+        api_name="/separate",
+    )
+    info = probe(Path(stems["bass"]))
+    assert (info.bit_depth, info.duration, Path(stems["bass"]).suffix) == (16, 0.5, ".flac")
+
+
+def test_only_this_computer_is_served_and_nothing_is_reported(server):
+    from gradio import analytics
+
+    assert server.url.startswith("http://127.0.0.1:")
+    assert not analytics.analytics_enabled()
+    config = httpx.get(f"{server.url}config").json()
+    assert config["analytics_enabled"] is False
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"model": "tinny"}, "tiny"), ({"stems": ["kazoo"]}, "kazoo"), ({"start": 5.0}, "ends at 1")],
+    [
+        ({"model": "tinny"}, "tiny"),
+        ({"stems": ["kazoo"]}, "kazoo"),
+        ({"start": 5.0}, "ends at 1"),
+        ({"overlap": 2.0}, "overlap"),
+        ({"precision": "half"}, "precision"),
+    ],
 )
 def test_wrong_values_are_told_in_one_line(client, clip, values, message):
     from gradio_client import handle_file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def build(service: Service) -> None:
             for card in service.catalog.cards()
         ]
 
-    gr.api(separate, api_name="separate", concurrency_limit=None)
+    documented = inspect.getdoc(separate)  # by itself Gradio shows the first line only
+    gr.api(separate, api_name="separate", api_description=documented, concurrency_limit=None)
     gr.api(models, api_name="models")
 
 
