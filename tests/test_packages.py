@@ -10,14 +10,16 @@ from types import ModuleType
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pytest
+import reference
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from separator.checkpoints.diffq import dequantize, unpack
 from separator.checkpoints.packages import is_package, read_package
-from separator.checkpoints.states import read_state
+from separator.checkpoints.states import load_state, read_state
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
 
@@ -189,6 +191,17 @@ def test_quantized_files_are_decoded(
     assert list(state) == list(truth)
     for key, value in truth.items():
         torch.testing.assert_close(state[key], value, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["cython", "torch"])
+def test_files_that_diffq_itself_wrote_are_decoded(layout: str) -> None:
+    package = read_package(reference.DATA / f"quantized_{layout}.th")
+    built = build_network(package.network, **package.hyperparameters).eval()
+    load_state(built, package.state, where=layout)
+    with torch.inference_mode():
+        ours = reference.some(built(reference.mixture(3000)))
+    theirs = np.load(reference.DATA / "reference_quantized.npz")["estimates"]
+    assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs)
 
 
 def flattened(node: Any, tensors: dict[str, Tensor]) -> Any:
