@@ -14,7 +14,7 @@ import soundfile
 import yaml
 from songsets import FOUR, RATE, noise, write, write_moises, write_song, write_stem_file
 
-from separator.datasets import MUSDB18_VALIDATION, from_musdb, open_dataset
+from separator.datasets import MUSDB18_VALIDATION, LoadedAudio, from_musdb, open_dataset
 from separator.datasets.layouts import find_kind
 from separator.errors import AudioError, ConfigError
 
@@ -369,6 +369,17 @@ def test_tracks_of_the_musdb_package_are_wrapped():
         from_musdb([musdb_track("song", **signals)], stems=["guitar"])
     with pytest.raises(ConfigError, match="no tracks"):
         from_musdb([])
+
+
+def test_loaded_audio_takes_its_samples_to_another_process():
+    signal = noise(0)
+    audio = LoadedAudio(lambda: signal.T, 2, signal.shape[1], name="song")
+    copy = pickle.loads(pickle.dumps(audio))
+    assert copy.identity() == audio.identity()
+    np.testing.assert_array_equal(
+        np.concatenate(list(copy.blocks(5, 100, 64)), 1), signal[:, 5:105]
+    )
+    assert pickle.loads(pickle.dumps(copy)).identity() == audio.identity()
 
 
 # ---- splits

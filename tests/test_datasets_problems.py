@@ -57,6 +57,38 @@ def test_wrong_options_name_what_is_allowed(root, options, message):
         open_dataset(root, **options)
 
 
+@pytest.mark.parametrize(
+    ("stems", "message"),
+    [
+        (("drums", "other", "vocals"), r"would be musdb18hq .* but none has 'bass'\. Mend that"),
+        (("drums", "base", "other", "vocals"), r"none has 'bass'\. Did you mean 'base'\?"),
+        (("speech", "music"), r"would be dnr .* but none has 'effects'"),
+    ],
+)
+def test_a_stem_that_all_songs_lack_is_named(root, stems, message):
+    for name in ("first", "second"):
+        write_song(root / "test" / name, stems)
+    with pytest.raises(ConfigError, match=message):
+        open_dataset(root)
+    assert open_dataset(root, "folder").stems == tuple(sorted(stems))
+
+
+@pytest.mark.parametrize("stems", [("drums", "guitar", "other", "vocals"), ("other", "vocals")])
+def test_songs_of_other_stems_are_a_folder(root, stems):
+    write_song(root / "test" / "song", stems)
+    assert open_dataset(root).kind == "folder"
+
+
+def test_a_missing_mixture_is_a_warning(root):
+    write_song(root / "test" / "first")
+    write_song(root / "test" / "second", mixture=None)
+    dataset = open_dataset(root)
+    (problem,) = dataset.problems
+    assert (problem.track, problem.severity) == ("second", "warning")
+    assert "no file of the mixture; expected: mixture.wav" in problem.text
+    assert len(dataset) == 2
+
+
 def test_a_folder_that_is_not_there(root):
     with pytest.raises(ConfigError, match="does not exist"):
         open_dataset(root / "nothing")

@@ -317,7 +317,7 @@ def test_estimates_of_another_form_are_an_error(run, estimates, tmp_path, audio,
     write(estimates / "second" / "bass.wav", audio, rate)
     done = run("--estimates", estimates, "--report", code=1)
     assert text in done.stderr
-    assert "1 failures on 1 tracks; what is finished is kept." in done.stderr
+    assert "1 failure on 1 track; what is finished is kept." in done.stderr
     assert len(list(tmp_path.glob("results/half/test/*.json"))) == 2
     assert text in (tmp_path / "results" / "report.md").read_text()
 
@@ -334,7 +334,7 @@ def test_a_renamed_estimate_is_an_error(run, estimates):
     done = run("--estimates", estimates, code=1)
     assert "lacks 'vocals' of 'second', which other tracks have" in done.stderr
     assert "Did you mean 'vocal'?" in done.stderr
-    assert "1 failures on 1 tracks" in done.stderr
+    assert "1 failure on 1 track" in done.stderr
 
 
 def test_estimates_that_are_all_renamed_are_an_error(run, estimates):
@@ -466,6 +466,29 @@ def test_results_of_different_settings_are_not_averaged(cli, run, tmp_path):
 def test_folders_have_the_name_that_they_are_given(run, estimates, tmp_path):
     run("--estimates", f"rival={estimates}")
     assert (tmp_path / "results" / "rival" / "test" / "first.json").exists()
+
+
+def test_each_data_set_needs_results_of_its_own(run, data, tmp_path):
+    run()
+    (tmp_path / "moved").mkdir()
+    write_song(tmp_path / "moved" / "test" / "fourth", seed=4)
+    done = run("--data", tmp_path / "moved", code=2)
+    assert f"holds results of musdb18hq in '{data}', not of musdb18hq in" in done.stderr
+    assert not (tmp_path / "results" / "mixture" / "test" / "fourth.json").exists()
+
+
+def test_two_estimates_of_one_stem_are_refused(run, estimates):
+    audio, rate = soundfile.read(estimates / "second" / "vocals.wav")
+    soundfile.write(estimates / "second" / "vocals.flac", audio, rate)
+    done = run("--estimates", estimates, code=2)
+    assert "'vocals.wav' beside it are both estimates of 'vocals'" in done.stderr
+
+
+def test_a_missing_mixture_is_named_and_the_sum_taken(run, data, tmp_path):
+    (data / "test" / "second" / "mixture.wav").unlink()
+    done = run()
+    assert "warning: second: no file of the mixture" in done.stderr
+    assert (tmp_path / "results" / "mixture" / "test" / "second.json").exists()
 
 
 def test_a_folder_knows_its_identity(estimates):

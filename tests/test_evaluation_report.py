@@ -211,15 +211,28 @@ def test_results_of_different_data_sets_are_refused(tmp_path):
 
 def test_tables_tell_how_many_tracks_count_where_not_all_do():
     """An estimate that is silent has no cSDR: it must not look as if it had one."""
-    scores = [(1.0, 1.0), (2.0, 2.0), (math.nan, 0.0)]
+    scores = [(1.0, 1.0)] * 3 + [(2.0, 2.0)] * 3 + [(math.nan, 0.0)]
     results = [make_result("m", "model", i, {"vocals": both}) for i, both in enumerate(scores)]
     summary = Summary(tuple(results))
     cells = {m: score_table(summary, m).rows[0] for m in ("csdr", "usdr")}
     assert cells["csdr"][1].startswith("1.50 [")
-    assert cells["csdr"][1].endswith("] (2)")
-    assert cells["usdr"][1].startswith("1.00 [")
+    assert cells["csdr"][1].endswith("] (6)")
+    assert cells["usdr"][1].startswith("1.29 [")
     assert cells["usdr"][1].endswith("]")
-    assert cells["csdr"][-1] == "3"
+    assert cells["csdr"][-1] == "7"
+
+
+def test_few_tracks_have_no_interval_and_the_table_says_so():
+    few, enough = (
+        Summary(tuple(make_result("m", "model", i, {"vocals": (i, i)}) for i in range(count)))
+        for count in (5, 6)
+    )
+    table = score_table(few, "usdr")
+    assert table.rows[0][1] == "2.00"
+    assert "too few tracks: 6 are needed" in table.note
+    table = score_table(enough, "usdr")
+    assert table.rows[0][1].startswith("2.50 [")
+    assert "too few" not in table.note
 
 
 def test_no_results_are_an_error(tmp_path):

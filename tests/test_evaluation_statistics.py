@@ -50,10 +50,12 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     assert 0.90 < covered < 0.98
 
 
-def test_one_track_has_no_interval():
-    interval = bootstrap([3.0], "mean")
-    assert interval.value == 3.0
+@pytest.mark.parametrize("tracks", [1, 5])
+def test_few_tracks_have_no_interval(tracks):
+    interval = bootstrap([3.0] * tracks, "mean")
+    assert (interval.value, interval.tracks) == (3.0, tracks)
     assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
 
 
 def test_comparison_with_itself_finds_nothing():

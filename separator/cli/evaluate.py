@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from separator.cli import values
+from separator.cli import common, values
 from separator.cli.console import line, message, printable, show, table
 from separator.errors import ConfigError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from separator.evaluation.runner import Evaluation, Outcome
     from separator.evaluation.summary import Summary
 
-_METHODS, _DATA, _SCORES, _RUN = "What is measured", "Data", "Scores", "How it runs"
+_METHODS, _DATA, _SCORES = "What is measured", "Data", "Scores"
 
 app = typer.Typer(
     help="Measure models, ensembles and folders of estimates.", invoke_without_command=True
@@ -89,30 +89,16 @@ def evaluate(
     report: Annotated[
         bool, typer.Option(help="Write report, plots and CSV.", rich_help_panel=_SCORES)
     ] = True,
-    overlap: Annotated[
-        float | None, typer.Option(help="As for separate.", rich_help_panel=_RUN)
-    ] = None,
-    segment: Annotated[
-        float | None, typer.Option(help="As for separate.", rich_help_panel=_RUN)
-    ] = None,
-    shifts: Annotated[int, typer.Option(help="As for separate.", rich_help_panel=_RUN)] = 0,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_RUN)
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_RUN)
-    ] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Segments at once.", rich_help_panel=_RUN)] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.", rich_help_panel=_RUN)] = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each.", rich_help_panel=_RUN)
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Never download.", rich_help_panel=_RUN)
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print failures only.", rich_help_panel=_RUN)
-    ] = False,
+    overlap: common.Overlap = None,
+    segment: common.Segment = None,
+    shifts: common.Shifts = 0,
+    device: common.Device = "auto",
+    precision: common.Precision = "auto",
+    batch_size: common.BatchSize = 1,
+    jobs: common.Jobs = 1,
+    threads: common.Threads = None,
+    offline: common.Offline = False,
+    quiet: common.Quiet = False,
 ) -> None:
     """Measure models, ensembles and folders of estimates on data whose stems are known.
 
@@ -159,6 +145,7 @@ def evaluate(
         metrics=metrics,
         output=output,
         data=dataset.kind,
+        place=str(dataset.path or ""),
         split=split,
         engine=engine,
         ordered=dataset.ordered,
@@ -197,8 +184,8 @@ def leaderboard(
         bool, typer.Option("--check", help="Only check files that are there.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all anew.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+    device: common.Device = "auto",
+    quiet: common.Quiet = False,
 ) -> None:
     """Separate mixtures into the files that a public leaderboard accepts, and check them.
 
@@ -235,7 +222,8 @@ def leaderboard(
     for problem in problems:
         message(f"not acceptable: {problem}")
     if not (problems or failed or quiet):
-        message(f"{len(found)} tracks with {len(names)} files each: names, rates, lengths fit.")
+        tracks = _counted(len(found), "track")
+        message(f"{tracks} with {len(names)} files each: names, rates, lengths fit.")
     raise typer.Exit(1 if problems or failed else 0)
 
 
@@ -287,7 +275,9 @@ def _open(
         _finish(problems)
     if not quiet:
         names = ", ".join(dataset.stems)
-        message(f"{len(dataset)} tracks of {dataset.kind}, {split}, with the stems {names}.")
+        message(
+            f"{_counted(len(dataset), 'track')} of {dataset.kind}, {split}, with the stems {names}."
+        )
     return dataset, problems
 
 
@@ -385,5 +375,10 @@ def _finish(failures: "Sequence[Failure]") -> None:
         message(f"failed: {failure.track}: {failure.method or 'data'}: {failure.text}")
     if errors:
         tracks = len({failure.track for failure in errors})
-        message(f"{len(errors)} failures on {tracks} tracks; what is finished is kept.")
+        counts = f"{_counted(len(errors), 'failure')} on {_counted(tracks, 'track')}"
+        message(f"{counts}; what is finished is kept.")
         raise typer.Exit(1)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + "s" * (count != 1)

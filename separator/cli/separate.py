@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from separator.cli import values
+from separator.cli import common, values
 from separator.cli.console import message
 from separator.errors import ConfigError
 from separator.times import seconds_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from separator.batch import Options
     from separator.cards import AnyCard
 
-_WANTED, _QUALITY, _FILES, _RUN = "What comes out", "Quality", "Files", "How it runs"
+_WANTED, _FILES = "What comes out", "Files"
 
 
 class SeparateCommand(TyperCommand):
@@ -82,30 +82,18 @@ def separate(
             help="16, 24 or 32 (float); as in the song unless given.", rich_help_panel=_WANTED
         ),
     ] = None,
-    overlap: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of a segment that the next one covers again, from 0 to below 1.",
-            rich_help_panel=_QUALITY,
-        ),
-    ] = None,
-    segment: Annotated[
-        float | None,
-        typer.Option(help="Length of a segment in seconds.", rich_help_panel=_QUALITY),
-    ] = None,
-    shifts: Annotated[
-        int,
-        typer.Option(
-            help="Average over so many placements of the segments.", rich_help_panel=_QUALITY
-        ),
+    overlap: common.Overlap = None,
+    segment: common.Segment = None,
+    shifts: common.Shifts = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the placements.", rich_help_panel=common.QUALITY)
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the placements.", rich_help_panel=_QUALITY)] = 0,
     augment: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
             help="Average over variants of the song: swap (of channels), polarity.",
-            rich_help_panel=_QUALITY,
+            rich_help_panel=common.QUALITY,
         ),
     ] = None,
     template: Annotated[
@@ -128,26 +116,13 @@ def separate(
         bool,
         typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_FILES),
     ] = False,
-    device: Annotated[
-        str,
-        typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_RUN),
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_RUN),
-    ] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Segments at once.", rich_help_panel=_RUN)] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Songs side by side.", rich_help_panel=_RUN)] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=1024, help="CPU threads for each song.", rich_help_panel=_RUN),
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Never download.", rich_help_panel=_RUN)
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print failures only.", rich_help_panel=_RUN)
-    ] = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "auto",
+    batch_size: common.BatchSize = 1,
+    jobs: common.Jobs = 1,
+    threads: common.Threads = None,
+    offline: common.Offline = False,
+    quiet: common.Quiet = False,
 ) -> None:
     """Separate songs into stems.
 

@@ -132,6 +132,7 @@ def scan_dataset(
     known = Index(index or index_path(root), root)
     facts = known.facts(place for song in songs for place in scan.used_places(song, selection))
     good, problems = _check(songs, facts, selection)
+    problems += (problem for song in good for problem in scan.without_mixture(song, layout))
     if check_sum:
         decoded = _decode(good, facts, selection, known)
         problems += decoded

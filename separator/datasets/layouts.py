@@ -32,6 +32,7 @@ class Layout:
         uniform: Whether the files of a song must be equally long and have the same channels.
             Elsewhere a short one ends in silence, a mono one is doubled.
         streams: Audio streams that each file must have.
+        mixture: Whether each song has a file of its mixture; a song without one gets a warning.
         listed: Whether MUSDB18's official list of songs for validation applies.
         ordered: Whether the order of the stems means something; that of singers doesn't.
         extras: Other parts that may lie beside the stems.
@@ -44,6 +45,7 @@ class Layout:
     absent: Absent = "error"
     uniform: bool = True
     streams: int = 1
+    mixture: bool = False
     listed: bool = False
     ordered: bool = True
     extras: frozenset[str] = frozenset()
@@ -69,7 +71,9 @@ def _medleyvox(find: Callable[[Path], Iterable[Song]], subset: str, *stems: str)
 KINDS: dict[str, Layout] = {
     "musdb18": _MUSDB18,
     "musdb18_7s": _MUSDB18,
-    "musdb18hq": Layout(folders.find_folders, "test/SONG/vocals.wav", FOUR_STEMS, listed=True),
+    "musdb18hq": Layout(
+        folders.find_folders, "test/SONG/vocals.wav", FOUR_STEMS, mixture=True, listed=True
+    ),
     "moisesdb": Layout(
         metadata.find_moisesdb, "PROVIDER/ID/data.json", FOUR_STEMS, "silence", uniform=False
     ),
@@ -77,6 +81,7 @@ KINDS: dict[str, Layout] = {
         folders.find_folders,
         "tt/1002/speech.wav",
         ("speech", "music", "effects"),
+        mixture=True,
         extras=frozenset(("sfx_fg", "sfx_bg")),
         aliases={"sfx": "effects", "fx": "effects"},
     ),
@@ -124,14 +129,33 @@ def _detect(root: Path) -> str:
     if next(iter(metadata.find_n_singing(root)), None):
         return "medleyvox"
     songs = list(islice(folders.find_folders(root), 10))
+    found = [song for song in songs if song.mixture and song.split]
     for kind in ("musdb18hq", "dnr"):
-        layout = KINDS[kind]
-        for song in songs:
-            names = {layout.aliases.get(name, name) for name in song.parts}
-            whole = names - layout.extras == set(layout.stems)
-            if song.mixture and song.split and whole:
-                return kind
+        stems = set(KINDS[kind].stems)
+        names = [_names(song, KINDS[kind]) for song in found]
+        if stems in names:
+            return kind
+        _check_almost(root, kind, names)
     return "folder"
+
+
+def _names(song: Song, layout: Layout) -> set[str]:
+    return {layout.aliases.get(name, name) for name in song.parts} - layout.extras
+
+
+def _check_almost(root: Path, kind: str, names: list[set[str]]) -> None:
+    """Refuse songs that all lack one stem of a kind, or misspell it: is it that kind or not?"""
+    stems = set(KINDS[kind].stems)
+    for lacking in stems if names else ():
+        if all(
+            stems - found == {lacking} and (found < stems or nearest(lacking, found - stems))
+            for found in names
+        ):
+            spelled = nearest(lacking, set.union(*names) - stems)
+            raise ConfigError(
+                f"The songs in '{root}' would be {kind} ({KINDS[kind].example}), but none has "
+                f"'{lacking}'.{spelled} Mend that, or choose --kind folder for what is there."
+            )
 
 
 def _is_excerpt(path: Path) -> bool:

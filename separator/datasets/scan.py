@@ -111,6 +111,13 @@ def missing(song: Song, selection: Selection) -> Iterator[Problem]:
         yield Problem(song.name, f"no stem '{stem}'", _listed(song, selection), advice)
 
 
+def without_mixture(song: Song, layout: Layout) -> Iterator[Problem]:
+    """Yield a warning where the sum of the stems stands for a mixture that should be there."""
+    if layout.mixture and not song.mixture:
+        advice = "The sum of its stems is used; fetch the song again if that is not its mixture."
+        yield Problem(song.name, "no file of the mixture", "mixture.wav", advice, "warning")
+
+
 def damaged(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Iterator[Problem]:
     """Yield a problem for each file that can't be read, or is of another kind."""
     streams = selection.layout.streams

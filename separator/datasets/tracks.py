@@ -121,7 +121,8 @@ class AudioFile:
 class LoadedAudio:
     """Audio that another package loads, whole: `load` returns (time, channels).
 
-    Its identity is that of its `name`, of which there may be no other with other audio.
+    Its identity is that of its `name`, of which there may be no other with other audio. It takes
+    its samples along to another process, where `load` may not be able to go.
     """
 
     load: Callable[[], npt.NDArray[Any]] = field(repr=False)
@@ -138,6 +139,14 @@ class LoadedAudio:
         audio = np.asarray(self.load()[start : start + samples].T, np.float32)
         for begin in range(0, audio.shape[1], block_samples):
             yield audio[:, begin : begin + block_samples]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what makes it anew from its samples."""
+        return _from_samples, (np.asarray(self.load(), np.float32), self.name)
+
+
+def _from_samples(samples: Signal, name: str) -> LoadedAudio:
+    return LoadedAudio(lambda: samples, samples.shape[1], samples.shape[0], name)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -206,23 +206,40 @@ class Folder:
 
 
 def find_stems(folder: Path, track: str, split: str) -> dict[str, Path]:
-    """Find the files of a track's estimates, by stem in lower case; empty if there are none."""
+    """Find the files of a track's estimates, by stem in lower case; empty if there are none.
+
+    Raises:
+        ConfigError: Two files are of the same stem.
+    """
     name = safe_name(track)
     for place in (folder / split / name, folder / name):
         for below in (place, place / MIXTURE):
-            found = {path.stem.lower(): path for path in _audio(below)}
+            found = _by_stem((path.stem, path) for path in _audio(below))
             found.pop(MIXTURE, None)
             if found:
                 return found
     flat = (path for path in _audio(folder) if path.stem.startswith(f"{name}_"))
-    return {path.stem.removeprefix(f"{name}_").lower(): path for path in flat}
+    return _by_stem((path.stem.removeprefix(f"{name}_"), path) for path in flat)
+
+
+def _by_stem(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name, path in files:
+        stem = name.lower()
+        if stem in found and stem != MIXTURE:
+            raise ConfigError(
+                f"'{found[stem]}' and '{path.name}' beside it are both estimates of '{stem}'; "
+                "remove one of them."
+            )
+        found[stem] = path
+    return found
 
 
 def open_folder(folder: Path, name: str, tracks: Sequence[str], split: str) -> Folder:
     """Prepare a folder of estimates: stems that half of the tracks have are expected of all.
 
     Raises:
-        ConfigError: It holds no estimates of any track.
+        ConfigError: It holds no estimates of any track, or two of one stem.
     """
     found = [stems for track in tracks if (stems := find_stems(folder, track, split))]
     if not found:

@@ -57,6 +57,7 @@ class Run:
             stands before its dash is the same for all tracks of a model.
         engine: "torch", or "museval" with its version.
         data: Kind of the data set.
+        place: Its folder; empty where it has none.
         sample_rate: Hz.
         duration: Of the track, in seconds.
         seconds: Wall-clock time of the separation; None where nothing was separated.
@@ -75,6 +76,7 @@ class Run:
     seconds: float | None = None
     metric_seconds: float = 0.0
     peak_memory: int | None = None
+    place: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -135,6 +137,31 @@ def find_results(folder: Path) -> Iterator[TrackResult]:
     """
     for path in sorted(folder.glob("*/*/*.json")):
         yield read_result(path)
+
+
+def check_place(folder: Path, split: str, data: str, place: str) -> None:
+    """Refuse a folder with results of another data set: averages over both would mean nothing.
+
+    One result of each method is looked at. What isn't a result is passed over; the report names it.
+
+    Raises:
+        ConfigError: There is one of another data set.
+    """
+    for method in sorted(folder.glob(f"*/{safe_name(split)}")):
+        first = next(iter(sorted(method.glob("*.json"))), None)
+        try:
+            run = read_result(first).run if first else None
+        except ConfigError:
+            continue
+        if run and (run.data, run.place) != (data, place):
+            raise ConfigError(
+                f"'{folder}' holds results of {_called(run.data, run.place)}, not of "
+                f"{_called(data, place)}; give each data set a folder of its own."
+            )
+
+
+def _called(data: str, place: str) -> str:
+    return f"{data} in '{place}'" if place else data
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ from separator.errors import Cancelled, ConfigError, SeparatorError
 from separator.evaluation import excerpts
 from separator.evaluation.lookup import EmbeddingFile
 from separator.evaluation.methods import Method, Song, fingerprint
-from separator.evaluation.results import Run, TrackResult, read_result, result_path
+from separator.evaluation.results import Run, TrackResult, check_place, read_result, result_path
 from separator.evaluation.scoring import choose_engine, pair, score
 
 Status = Literal["done", "kept", "failed", "cancelled"]
@@ -48,6 +48,7 @@ class Evaluation:
         metrics: Keys of `separator.evaluation.metrics.METRICS`, and that of the embedding.
         output: Folder of all results.
         data: Kind of the data set.
+        place: Its folder; a folder of results holds those of one data set.
         split: Of the data set; results are kept in a folder of this name.
         engine: "torch" or "museval".
         ordered: Whether stems have names that mean something; see `scoring.pair`.
@@ -60,6 +61,7 @@ class Evaluation:
     metrics: tuple[str, ...]
     output: Path
     data: str = "folder"
+    place: str = ""
     split: str = "test"
     engine: str = "torch"
     ordered: bool = True
@@ -102,11 +104,14 @@ def evaluate(
     Args:
         tracks: Of a data set.
         evaluation: What to do with them.
-        jobs: Processes that work side by side, each on a whole track; 1 for this one alone. Those
-            of the package musdb can't be sent to another process.
+        jobs: Processes that work side by side, each on a whole track; 1 for this one alone.
         on_track: Called with the name of each track that has ended and what became of it.
         cancel: Set it, from any thread, to stop; with one job.
+
+    Raises:
+        ConfigError: The output holds results of another data set.
     """
+    check_place(evaluation.output, evaluation.split, evaluation.data, evaluation.place)
     for method in evaluation.methods:
         remove_stale(result_path(evaluation.output, method.name, evaluation.split, "").parent)
     work = _in_turn if jobs == 1 else _side_by_side
@@ -193,6 +198,7 @@ def _measure(
         fingerprint=mark,
         engine=engine_name,
         data=evaluation.data,
+        place=evaluation.place,
         sample_rate=song.sample_rate,
         duration=song.duration,
         seconds=usage.seconds if usage else None,

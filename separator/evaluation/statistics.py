@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 Average = Literal["mean", "median"]
 
 _AVERAGES: dict[Average, Callable[..., Any]] = {"mean": np.mean, "median": np.median}
+MIN_TRACKS = 6  # for an interval: the signs of five differences alone can't reach p < 0.05 either
 _AT_ONCE = 2_000_000  # numbers that are drawn together, to bound the memory
 _EXACT = 13  # tracks up to which all signs are tried
 _FLIPS = 10_000
@@ -66,7 +67,8 @@ def bootstrap(
 ) -> Interval:
     """Return an average with the percentile interval of its bootstrap distribution.
 
-    With fewer than two tracks the interval is NaN: one song says nothing about the next.
+    With fewer than `MIN_TRACKS` tracks the interval is NaN. Draws of few songs hold little but
+    repetitions of them, and their interval is far narrower than what it stands for.
 
     Args:
         values: One score per track.
@@ -78,7 +80,7 @@ def bootstrap(
     Reference: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """
     known = _known(values)
-    if known.size < 2:
+    if known.size < MIN_TRACKS:
         return Interval(average(known, kind), float("nan"), float("nan"), known.size)
     generator = np.random.default_rng(seed)
     step = max(1, _AT_ONCE // known.size)

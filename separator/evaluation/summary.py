@@ -244,7 +244,7 @@ def _with_frames_written(
 
 
 def _check_settings(results: Sequence[TrackResult], folder: Path) -> None:
-    data = sorted({result.run.data for result in results})
+    data = sorted({f"{result.run.data} {result.run.place}".strip() for result in results})
     if len(data) > 1:
         raise ConfigError(
             f"'{folder}' holds results of different data sets ({', '.join(data)}), whose averages "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from separator.evaluation.lookup import describe
 from separator.evaluation.published import Published, published
+from separator.evaluation.statistics import MIN_TRACKS
 from separator.evaluation.summary import ALL, Summary, average_of
 
 _MAIN = ("csdr", "usdr")  # metrics whose comparisons are shown; those of all are in the CSV
@@ -87,8 +88,8 @@ def score_table(summary: Summary, metric: str) -> Table:
     return Table(
         f"{info.name}{unit}, {better} is better",
         f"{info.definition}. {average_of(metric).capitalize()} over tracks, with its 95 % "
-        "bootstrap interval; in parentheses the number of tracks with a score, where some have "
-        "none (`scores.csv` says why).",
+        f"bootstrap interval{_too_few(summary)}; in parentheses the number of tracks with a score, "
+        "where some have none (`scores.csv` says why).",
         ("method", *summary.stems, ALL, "tracks"),
         tuple(rows),
     )
@@ -134,8 +135,8 @@ def comparison_table(summary: Summary, metric: str) -> Table:
     return Table(
         f"Differences in {describe(metric).name}",
         f"{average_of(metric).capitalize()} difference over the tracks that both have, with its "
-        "95 % bootstrap interval; p of the sign-flip test, of Wilcoxon's signed-rank test, and the "
-        "latter corrected (Holm) for all rows of this table.",
+        f"95 % bootstrap interval{_too_few(summary)}; p of the sign-flip test, of Wilcoxon's "
+        "signed-rank test, and the latter corrected (Holm) for all rows of this table.",
         ("first - second", "difference", "wins : losses", "p flips", "p ranks", "p corrected"),
         tuple(rows),
     )
@@ -163,6 +164,12 @@ def _interval(summary: Summary, method: str, stem: str, metric: str) -> str:
     found = summary.interval(method, stem, metric)
     some = 0 < found.tracks < summary.count(method)
     return _with_interval(*found[:3]) + (f" ({found.tracks})" if some else "")
+
+
+def _too_few(summary: Summary) -> str:
+    """Say why there are no intervals, where there are none."""
+    count = len(summary.tracks)
+    return "" if count >= MIN_TRACKS else f" (too few tracks: {MIN_TRACKS} are needed)"
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

@@ -1,0 +1,36 @@
+"""Options that several commands take, in one wording: what to say of a run, not of its purpose."""
+
+from typing import Annotated
+
+import typer
+
+QUALITY, RUN = "Quality", "How it runs"
+
+Overlap = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of a segment that the next one covers again, from 0 to below 1.",
+        rich_help_panel=QUALITY,
+    ),
+]
+Segment = Annotated[
+    float | None, typer.Option(help="Length of a segment in seconds.", rich_help_panel=QUALITY)
+]
+Shifts = Annotated[
+    int,
+    typer.Option(help="Average over so many placements of the segments.", rich_help_panel=QUALITY),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN)]
+Precision = Annotated[
+    str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=RUN)
+]
+BatchSize = Annotated[int, typer.Option(help="Segments at once.", rich_help_panel=RUN)]
+Jobs = Annotated[int, typer.Option(min=1, help="Songs side by side.", rich_help_panel=RUN)]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, help="CPU threads for each song.", rich_help_panel=RUN),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never download.", rich_help_panel=RUN)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print failures only.", rich_help_panel=RUN)
+]
