@@ -2,10 +2,10 @@
 
     python scripts/bench_web.py [SECTION ...] [--runs 3] [--jobs 20]
 
-Sections: queue, paint, playable; all of them unless named. The bundled model and Chromium are
-used; nothing else should run meanwhile. Targets: first paint under 2 s, playable within 1.2 times
-what the command line needs for the same clip, memory after the last song within 10 % of that after
-the first.
+Sections: queue, cancel, paint, playable; all of them unless named. The bundled model and Chromium
+are used; nothing else should run meanwhile. Targets: first paint under 2 s, playable within 1.2
+times what the command line needs for the same clip, memory after the last song within 10 % of that
+after the first, a job that is cancelled over within 2 s.
 """
 
 from __future__ import annotations
@@ -86,13 +86,12 @@ def bench_queue(work: Path, options: argparse.Namespace) -> None:
     clip = song(work / "queued.wav", QUEUED_SECONDS)
     service = Service(Settings())
     jobs = [service.submit(Request(clip, MODEL, title="first"), "user0/")]
-    jobs[0].ended.wait()
+    wait(service)
     first = resident()
     for number in range(1, options.jobs):
         wanted = Request(clip, MODEL, title=f"song {number}")
         jobs.append(service.submit(wanted, f"user{number % 2}/"))
-    for job in jobs:
-        job.ended.wait()
+    wait(service)
     last = resident()
     states = [job.state for job in jobs]
     service.close()
@@ -102,13 +101,45 @@ def bench_queue(work: Path, options: argparse.Namespace) -> None:
     print(f"  change     {100 * (last / first - 1):+6.1f} %")
 
 
+def bench_cancel(work: Path, options: argparse.Namespace) -> None:
+    """How long a job goes on after it was cancelled, and what it leaves in memory."""
+    clip = song(work / "cancelled.wav", 10 * CLIP_SECONDS)
+    service = Service(Settings())
+    seconds, memory = [], []
+    for _ in range(options.runs):
+        job = service.submit(Request(clip, MODEL), "user/")
+        while not (job.done or job.ended.is_set()):
+            time.sleep(0.01)
+        busy = resident()
+        began = time.perf_counter()
+        service.queue.cancel(job)
+        wait(service)
+        seconds.append(time.perf_counter() - began)
+        memory.append((busy, resident()))
+        assert job.state == "cancelled", job.state
+    service.close()
+    print(f"  cancelled  {max(seconds):6.2f} s later, at worst")
+    print(f"  memory     {memory[-1][0]:6.0f} MB before, {memory[-1][1]:.0f} MB after")
+
+
+def wait(service: Service) -> None:
+    """Wait until no job runs, and what the last one held is given back."""
+    while service.queue.running:
+        time.sleep(0.01)
+
+
 def resident() -> float:
     """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
 
-SECTIONS = {"queue": bench_queue, "paint": bench_paint, "playable": bench_playable}
+SECTIONS = {
+    "queue": bench_queue,
+    "cancel": bench_cancel,
+    "paint": bench_paint,
+    "playable": bench_playable,
+}
 
 
 def main() -> None:

@@ -105,6 +105,7 @@ def upload(page: Any, selector: str, *files: Path) -> None:
 
 
 def separate_pages(page: Any, target: Path) -> None:
+    page.get_by_role("button", name="Record").wait_for()
     shoot(page, target / "start")
     page.click("#demo")
     page.locator("#status").get_by_text("left").wait_for()
@@ -199,6 +200,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         (Path(work) / "pocket-smooth.yaml").write_text(ENSEMBLE)
         os.environ["SEPARATOR_MODELS"] = work
+        os.environ["SEPARATOR_CACHE"] = f"{work}/cache"  # what was downloaded here stays out
         server = nullcontext() if options.url else Server(Settings(port=0))
         with server as running:
             take(options.url or running.url, options.output, write_songs(Path(work)))

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # Gradio's own words, where ours are plainer.
 _WORDS = {
-    "upload_text.drop_file": "Drop a file here",
+    "upload_text.drop_file": "Drop here",
     "upload_text.or": "or",
-    "upload_text.click_to_upload": "click to choose one",
+    "upload_text.click_to_upload": "click to choose",
 }
 
 

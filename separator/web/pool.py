@@ -57,7 +57,6 @@ class ModelPool:
 
     def _drop(self) -> None:
         self._held = None
-        gc.collect()
         release_memory()
 
 
@@ -65,6 +64,7 @@ def release_memory() -> None:
     """Give back what intermediate results took, on all devices; models stay."""
     import torch
 
+    gc.collect()
     release_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
