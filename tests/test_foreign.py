@@ -202,6 +202,24 @@ def test_a_file_of_torchaudio(tmp_path: Path) -> None:
         read_model(tmp_path / "x.pt", stems=("a", "b"))
 
 
+def test_a_conv_tasnet_of_torchaudio(tmp_path: Path) -> None:
+    sizes = {"features": 6, "dim": 4, "hidden": 5}
+    source = network("conv_tasnet", stems=("one", "two"), **sizes)
+    torch.save(source.state_dict(), tmp_path / "x.pt")
+    model = read_model(tmp_path / "x.pt", stems=("one", "two"))
+    assert (model.network, model.sample_rate, model.channels) == ("conv_tasnet", 8000, 1)
+    card = add_path(tmp_path / "x.pt", stems=("one", "two"))
+    assert card.sample_rate == 8000
+    assert sizes.items() <= card.parameters.items()
+    with pytest.raises(ConfigError, match="nothing names them"):
+        read_model(tmp_path / "x.pt")
+    torch.save(
+        network("conv_tasnet", stems=("a",), layers=2, **sizes).state_dict(), tmp_path / "y.pt"
+    )
+    with pytest.raises(ModelError, match="6 blocks, and nothing tells how they are stacked"):
+        read_model(tmp_path / "y.pt", stems=("a",))
+
+
 def test_shapes_alone_may_not_be_enough(tmp_path: Path) -> None:
     sizes = {"dim": 8, "depth": 1, "heads": 2, "dim_head": 4, "hop_length": 512}
     source = network("bs_roformer", stems=("a", "b"), **sizes)

@@ -99,7 +99,7 @@ def test_separates_other_numbers_of_channels(network, request):
     if case.network == "scnet":  # whose first width is that of its input
         parameters["dims"] = [2 * channels, *case.parameters["dims"][1:]]
     other = build_network(case.network, **parameters).eval()
-    for samples in (1, 777):
+    for samples in LENGTHS:
         estimates = separate(other, reference.mixture(samples, channels))
         assert estimates.shape == (1, len(network.stems), channels, samples)
 

@@ -19,12 +19,12 @@ from separator.networks import (
     bandit,
     bsrnn,
     build_network,
+    conv_tasnet,
     demucs_formats,
     resunet,
     scnet,
     tfc_tdf,
 )
-from separator.networks.states import numbered
 
 
 class Inferred(NamedTuple):
@@ -92,7 +92,7 @@ class Family:
         format: how cards name the form of the weights, see `separator.checkpoints`.
         convert: gives the parameters the names that they have here.
         usual_stems: where neither keys nor settings name them.
-        segment: seconds that the network was trained on, where no settings say.
+        segment, sample_rate: in seconds and Hz, where no settings say.
     """
 
     network: str
@@ -107,6 +107,7 @@ class Family:
     convert: Callable[[State], State] = _as_it_is
     usual_stems: tuple[str, ...] = ()
     segment: float = 10.0
+    sample_rate: int = 44100
 
     def translate(self, foreign: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Turn foreign settings into ours.
@@ -396,21 +397,20 @@ _BANDIT = Family(
 )
 
 
-def _infer_torchaudio(state: State, given: Mapping[str, Any]) -> Inferred:
-    """Read the hyper-parameters off a state with the keys of Demucs."""
-    bins, hidden = state["freq_emb.embedding.weight"].shape
-    channels = state["tencoder.0.conv.weight"].shape[1]
-    depth = numbered(state, "encoder.")
-    last = numbered(state, "tdecoder.") - 1
-    outputs = len(state[f"tdecoder.{last}.conv_tr.bias"])
-    parameters = {"n_fft": 8 * bins, "hidden_channels": hidden, "depth": depth}
-    return Inferred(outputs // channels, channels, parameters)
+def _by_shapes(infer: Callable[[State], dict[str, Any]]) -> Callable[..., Inferred]:
+    """Make the reader of a family whose shapes tell all but constants."""
+
+    def inferred(state: State, given: Mapping[str, Any]) -> Inferred:
+        found = infer(state)
+        return Inferred(found.pop("stem_count"), found.pop("channels"), found)
+
+    return inferred
 
 
 _TORCHAUDIO = Family(
     network="hdemucs",
     is_one=lambda state: "freq_encoder.0.conv.weight" in state,
-    infer=_infer_torchaudio,
+    infer=_by_shapes(demucs_formats.infer_torchaudio),
     settings={},
     defaults={},
     format="torchaudio",
@@ -419,15 +419,19 @@ _TORCHAUDIO = Family(
 )
 
 
-def _infer_resunet(state: State, given: Mapping[str, Any]) -> Inferred:
-    found = resunet.infer_hyperparameters(state)
-    return Inferred(found.pop("stem_count"), found.pop("channels"), found)
-
+_CONV_TASNET = Family(
+    network="conv_tasnet",
+    is_one=lambda state: "mask_generator.input_conv.weight" in state,
+    infer=_by_shapes(conv_tasnet.infer_hyperparameters),
+    settings={},
+    defaults={},
+    sample_rate=8000,  # of speech, in torchaudio's pipeline
+)
 
 _RESUNET = Family(
     network="resunet",
     is_one=lambda state: "encoder_block1.conv_block1.conv1.weight" in state,
-    infer=_infer_resunet,
+    infer=_by_shapes(resunet.infer_hyperparameters),
     settings={},
     defaults={},
     format="bytesep",
@@ -442,5 +446,6 @@ FAMILIES = (
     _TFC_TDF,
     _BANDIT,
     _TORCHAUDIO,
+    _CONV_TASNET,
     _RESUNET,
 )

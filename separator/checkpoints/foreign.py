@@ -94,7 +94,7 @@ def _from_shapes(checkpoint: Path, stems: tuple[str, ...]) -> tuple[ForeignModel
         return _from_target(checkpoint, state, stems)
     family = family_of(state, checkpoint.name)
     state = family.converted(state, checkpoint.name)
-    given = {**family.defaults, "sample_rate": 44100}
+    given = {**family.defaults, "sample_rate": family.sample_rate}
     found = family.parameters(state, given, checkpoint.name)
     names = found.names or stems or family.usual_stems
     if len(names) != found.stems:
@@ -107,7 +107,7 @@ def _from_shapes(checkpoint: Path, stems: tuple[str, ...]) -> tuple[ForeignModel
         network=family.network,
         parameters=found.parameters,
         stems=names,
-        sample_rate=44100,
+        sample_rate=family.sample_rate,
         channels=found.channels,
         segment=family.segment,
         format=format if family.format == "msst" else family.format,

@@ -15,7 +15,7 @@ Reference:
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from separator.errors import ConfigError
 from separator.networks.layers import hide_prefix
+from separator.networks.states import State, numbered
 
 
 class ConvBlock(nn.Module):
@@ -208,3 +209,29 @@ class ConvTasNet(nn.Module):
         dtype = next(self.core.parameters()).dtype
         estimates: Tensor = self.core(F.pad(mixture.to(dtype), (0, missing)), stems)
         return estimates.float()[..., :length]
+
+
+def infer_hyperparameters(state: State) -> dict[str, Any]:
+    """Return what the shapes determine, of a network with the paper's three stacks of eight.
+
+    How many blocks a stack has leaves no trace, only how many there are in all.
+
+    Raises:
+        ValueError: another number of blocks.
+    """
+    features, channels, kernel_size = state["encoder.weight"].shape
+    hidden, _, mask_kernel_size = state["mask_generator.conv_layers.0.conv_layers.3.weight"].shape
+    blocks = numbered(state, "mask_generator.conv_layers.")
+    if blocks != 24:
+        raise ValueError(f"{blocks} blocks, and nothing tells how they are stacked")
+    return {
+        "stem_count": len(state["mask_generator.output_conv.bias"]) // features,
+        "channels": channels,
+        "features": features,
+        "kernel_size": kernel_size,
+        "dim": len(state["mask_generator.input_conv.bias"]),
+        "hidden": hidden,
+        "mask_kernel_size": mask_kernel_size,
+        "layers": 8,
+        "stacks": 3,
+    }

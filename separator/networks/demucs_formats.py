@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from separator.errors import ConfigError, nearest
+from separator.networks.states import State, numbered
 
 _COMMON = {
     "sources": "stems",
@@ -145,4 +146,18 @@ def from_demucs_v2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(state)
     return {
         re.sub(r"^((?:en|de)coder\.\d+)\.2\.", r"\1.3.", key): value for key, value in state.items()
+    }
+
+
+def infer_torchaudio(state: State) -> dict[str, Any]:
+    """Return what the shapes of such a state determine, once it has the keys of `HDemucs`."""
+    bins, hidden = state["freq_emb.embedding.weight"].shape
+    channels = state["tencoder.0.conv.weight"].shape[1]
+    last = numbered(state, "tdecoder.") - 1
+    return {
+        "stem_count": len(state[f"tdecoder.{last}.conv_tr.bias"]) // channels,
+        "channels": channels,
+        "n_fft": 8 * bins,
+        "hidden_channels": hidden,
+        "depth": numbered(state, "encoder."),
     }
