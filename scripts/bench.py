@@ -151,7 +151,7 @@ def bench_null(work: Path, peers: Path | None, options: argparse.Namespace) -> N
 
 
 def bench_precision(work: Path, peers: Path | None, options: argparse.Namespace) -> None:
-    """What bfloat16 costs the bundled model: the SDR of the demo song's stems."""
+    """What bfloat16 costs the bundled model: the uSDR of the demo song's stems."""
     demo = data_folder("models") / "demo"
     scores = {}
     for precision in ("float32", "bfloat16"):
@@ -165,10 +165,14 @@ def bench_precision(work: Path, peers: Path | None, options: argparse.Namespace)
 
 
 def sdr(estimate: Path, truth: Path) -> float:
-    """Return 10 log10(|s|^2 / |s - e|^2) against the stem of the same name."""
-    audio, _ = soundfile.read(estimate, dtype="float64")
-    target, _ = soundfile.read(truth / f"{estimate.stem}.ogg", dtype="float64")
-    return float(10 * np.log10(np.square(target).sum() / np.square(target - audio).sum()))
+    """Return the uSDR in dB against the stem of the same name."""
+    import torch
+
+    from separator.evaluation.ratios import usdr
+
+    paths = (truth / f"{estimate.stem}.ogg", estimate)
+    stems = (soundfile.read(path, always_2d=True)[0].T for path in paths)
+    return usdr(*(torch.from_numpy(stem)[None] for stem in stems)).item()
 
 
 def bench_networks(work: Path, peers: Path | None, options: argparse.Namespace) -> None:

@@ -4,12 +4,16 @@
 
 Writes songs in the layout of MUSDB18-HQ (44.1 kHz, stereo, 16 bit; noise and tones with a beat,
 whose sound doesn't matter here), evaluates a model on them, and checks that the metrics cost less
-than the separation. Songs and results go to a temporary folder, or stay in --folder: run it again
-there to go on.
+than the separation. The disk must hold 0.88 MB for each second of a song, 10.6 GB for all. Songs
+and results go to a temporary folder, or stay in --folder: run it again there to go on.
+
+After each song it says how long the rest will take. Where that is too long, fewer --tracks of the
+same length give the same ratio: both costs grow with the music, song by song.
 """
 
 import argparse
 import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -55,8 +59,28 @@ def write_songs(folder: Path, tracks: int, seconds: float) -> None:
             soundfile.write(song / f"{name}.wav", audio, SAMPLE_RATE, "PCM_16")
 
 
-def tell(track: str, outcomes: Sequence[Outcome]) -> None:
-    print(f"{track}: " + ", ".join(outcome.error or outcome.status for outcome in outcomes))
+def check_disk(folder: Path, tracks: int, seconds: float) -> None:
+    """Refuse to fill the disk: each second is five files of two channels of two bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = tracks - len(list(folder.glob("songs/test/*/mixture.wav")))
+    needed, free = missing * seconds * SAMPLE_RATE * 20 / 1e9, shutil.disk_usage(folder).free / 1e9
+    print(f"The songs need {needed:.1f} GB in '{folder}', where {free:.1f} GB are free.")
+    if needed > free:
+        raise SystemExit("Choose another --folder, or fewer --tracks.")
+
+
+class Progress:
+    """Say what became of each track, and how long the rest will take."""
+
+    def __init__(self, tracks: int):
+        self.tracks, self.ended, self.began = tracks, 0, time.perf_counter()
+
+    def __call__(self, track: str, outcomes: Sequence[Outcome]) -> None:
+        """Print a line; as `on_track` of `evaluate`."""
+        self.ended += 1
+        states = ", ".join(outcome.error or outcome.status for outcome in outcomes)
+        left = (time.perf_counter() - self.began) / self.ended * (self.tracks - self.ended)
+        print(f"{track}: {states}; {left / 60:.0f} minutes left", flush=True)
 
 
 def main() -> None:
@@ -72,6 +96,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
+        check_disk(folder, options.tracks, options.seconds)
         write_songs(folder / "songs", options.tracks, options.seconds)
         index = folder / "index.json"
         dataset = scan_dataset(folder / "songs", "musdb18hq", index=index)
@@ -79,7 +104,7 @@ def main() -> None:
         metrics = choose_metrics(options.metric)
         evaluation = Evaluation((model,), metrics, folder / "results", threads=options.threads)
         began = time.perf_counter()
-        evaluate(dataset.tracks, evaluation, jobs=options.jobs, on_track=tell)
+        evaluate(dataset.tracks, evaluation, jobs=options.jobs, on_track=Progress(len(dataset)))
         wall = time.perf_counter() - began
         runs = [result.run for result in find_results(folder / "results")]
 

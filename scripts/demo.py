@@ -2,8 +2,8 @@
 
     python scripts/demo.py --output out/demo [--model pocket]
 
-Prints where the stems are, how long it took, and each stem's SDR in dB:
-10 log10(|s|^2 / |s - e|^2) over the whole song, beside that of the unseparated mixture.
+Prints where the stems are, how long it took, and each stem's uSDR in dB (over the whole song, see
+separator/evaluation/ratios.py) beside that of the unseparated mixture.
 """
 
 from __future__ import annotations
@@ -14,20 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 from separator import Separator
 from separator.errors import SeparatorError
+from separator.evaluation.ratios import usdr
 from separator.resources import data_folder
 
 
-def sdr(target: np.ndarray, estimate: np.ndarray) -> float:
-    """Return the signal-to-distortion ratio in dB of arrays of one shape."""
-    noise = np.square(target - estimate).sum()
-    return float(10 * np.log10(np.square(target).sum() / noise))
-
-
-def read(path: Path) -> np.ndarray:
-    return soundfile.read(path, dtype="float64")[0]
+def read(path: Path) -> torch.Tensor:
+    """Return a file as one stem, `(1, channels, time)`."""
+    return torch.from_numpy(soundfile.read(path, always_2d=True)[0].T)[None]
 
 
 def run(output: Path, model: str) -> None:
@@ -45,11 +42,11 @@ def run(output: Path, model: str) -> None:
         f"{str(separator.precision).removeprefix('torch.')}.\n"
     )
     mixture = read(song)
-    print(f"  {'stem':<8} {'SDR':>8} {'mixture':>9}   file")
+    print(f"  {'stem':<8} {'uSDR':>8} {'mixture':>9}   file")
     scores = []
     for stem, path in result.outputs.items():
         target = read(demo / f"{stem}.ogg")
-        scores.append((sdr(target, read(path)), sdr(target, mixture)))
+        scores.append((usdr(target, read(path)).item(), usdr(target, mixture).item()))
         print(f"  {stem:<8} {scores[-1][0]:5.2f} dB {scores[-1][1]:6.2f} dB   {path}")
     means = np.mean(scores, axis=0)
     print(f"  {'mean':<8} {means[0]:5.2f} dB {means[1]:6.2f} dB")
