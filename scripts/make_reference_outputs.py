@@ -147,13 +147,16 @@ class CrossUnmix(nn.Module):
         }
 
     def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        """Return the parameters under our names."""
         theirs = self.masker.state_dict()
         return {name: theirs[key] for name, key in self.names.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:  # type: ignore[override]
+        """Take parameters under our names."""
         self.masker.load_state_dict({self.names[k]: v for k, v in state.items()}, strict=False)
 
     def forward(self, mixture: torch.Tensor) -> torch.Tensor:
+        """Separate one example."""
         x = torch.stft(mixture[0], **self.settings, return_complex=True)
         masks = self.masker.forward_masker(x.abs().permute(2, 0, 1).unsqueeze(1))
         estimates = masks[:, :, 0].permute(0, 2, 3, 1) * x  # (stems, channels, freq, frames)
