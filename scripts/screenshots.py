@@ -35,7 +35,7 @@ description: pocket with segments that overlap more, twice the work
 stems: [drums, bass, other, vocals]
 members:
 - model: pocket
-  overlap: 0.5
+  overlap: 0.75
 licence: MIT
 """
 
