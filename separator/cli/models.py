@@ -208,6 +208,7 @@ def _fields(card: "Card", named: bool) -> list[tuple[str, object]]:
         ("segment", f"{card.segment:g} s, overlap {card.overlap:g}, recipe {card.recipe}"),
         ("weights", f"{_megabytes(card)}, {_place(card)}: {local_path(card)}"),
         ("sha256", card.weights.sha256 or "not published"),
+        *([("mind", card.weights.doubt)] if card.weights.doubt else []),
         ("from", ", ".join(card.weights.urls)),
     ]
 

@@ -166,9 +166,11 @@ def is_here(card: AnyCard) -> bool:
     return all(is_available(model) for model in models_of(card))
 
 
-def size_of(card: AnyCard) -> int:
-    """Return the size of all weights in bytes."""
-    return sum(model.weights.bytes or 0 for model in models_of(card))
+def size_of(card: AnyCard) -> int | None:
+    """Return the size of all weights in bytes; None where one isn't known."""
+    sizes = [model.weights.bytes for model in models_of(card)]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def place(card: AnyCard) -> str:
