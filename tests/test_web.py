@@ -128,6 +128,14 @@ def test_progress_tells_what_is_left(monkeypatch):
     assert "1 of 5 segments" in html and "left" in html and 'value="0.2000"' in html
 
 
+def test_progress_without_a_known_end():
+    job = Job("song", "me", lambda job: None, state="running", step="Separating", done=3)
+    assert "Separating: 3 segments<" in view.status(job, 0)
+    job = Job("m", "me", lambda job: None, "running", "Downloading", unit="bytes", done=2_000_000)
+    html = view.status(job, 0)
+    assert "Downloading: 2.0 MB<" in html and "value" not in html
+
+
 def test_texts_from_outside_are_escaped():
     job = Job("<script>alert(1)</script>", "me", lambda job: None, state="running")
     assert "<script>" not in view.status(job, 0)

@@ -24,7 +24,7 @@ from separator.errors import AudioError, ConfigError
 from separator.inference import Progress
 from separator.naming import output_names
 from separator.resources import data_folder
-from separator.web.catalog import Catalog, Speeds
+from separator.web.catalog import Catalog, Speeds, size_of
 from separator.web.jobs import Job, Queue
 from separator.web.pool import ModelPool, interruptible, release_memory
 from separator.web.settings import Settings
@@ -140,11 +140,12 @@ class Service:
             ConfigError: Strangers use this server, or too many downloads are waiting.
         """
         self.require_management()
+        is_known = size_of(self.catalog.find(name)) is not None
 
         def run(job: Job) -> None:
             def report(done: int, total: int) -> None:
                 job.begin("Downloading") if not job.done else job.check()
-                job.report(Progress(done, total))
+                job.report(Progress(done, total if is_known else None))
 
             self.catalog.download(name, report)
 

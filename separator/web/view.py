@@ -48,8 +48,6 @@ def detail(job: Job) -> str:
     """Say in a few words what a running job does."""
     if not job.done:
         return f"{job.step} …"
-    if job.total is None:
-        return f"{job.step}: {job.done} segments done"
     text = f"{job.step}: {amount(job)}"
     left = job.seconds_left
     return (
@@ -58,10 +56,12 @@ def detail(job: Job) -> str:
 
 
 def amount(job: Job) -> str:
-    """Say how much of how much is done, in the job's unit."""
+    """Say how much of how much is done, where that is known, in the job's unit."""
     if job.unit == "bytes":
-        return f"{megabytes(job.done)} of {megabytes(job.total or 0)}"
-    return f"{job.done} of {job.total} {job.unit}"
+        done = megabytes(job.done)
+        return done if job.total is None else f"{done} of {megabytes(job.total)}"
+    of_all = "" if job.total is None else f"of {job.total} "
+    return f"{job.done} {of_all}{job.unit}"
 
 
 def time_left(seconds: float) -> str:
