@@ -21,7 +21,10 @@ SAMPLE_RATE = 44100
 
 
 def songs(seconds: float, sources: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 references and estimates: low-passed noise, its leakage and some noise."""
+    """Return float32 references and estimates: low-passed noise, its leakage and some noise.
+
+    They are made one by one, lest the peak memory be that of making them.
+    """
     rng = np.random.default_rng(0)
     shape = (sources, channels, int(seconds * SAMPLE_RATE))
     references = rng.standard_normal(shape, dtype=np.float32)
@@ -29,9 +32,12 @@ def songs(seconds: float, sources: int, channels: int) -> tuple[np.ndarray, np.n
         for _ in range(source):
             reference[:, 1:] += reference[:, :-1].copy()
             reference[:, 0] = 0
-    references *= 0.1 / references.std(axis=(1, 2), keepdims=True)
-    estimates = 0.9 * references + 0.1 * references.sum(axis=0)
-    estimates += 0.01 * rng.standard_normal(shape, dtype=np.float32)
+        reference *= 0.1 / reference.std()
+    leakage = 0.1 * references.sum(axis=0)
+    estimates = rng.standard_normal(shape, dtype=np.float32)
+    for estimate, reference in zip(estimates, references, strict=True):
+        estimate *= 0.01
+        estimate += 0.9 * reference + leakage
     return references, estimates
 
 

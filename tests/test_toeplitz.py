@@ -75,3 +75,21 @@ def test_ridge_grows_until_the_matrix_is_positive():
     assert -1e-12 < torch.linalg.eigvalsh(dense(blocks[0]))[0] < -1e-13
     assert not toeplitz._factorize(blocks).positive
     assert toeplitz._factorize_with_ridge(blocks).positive
+
+
+def test_what_correlates_with_nothing_has_no_filter():
+    """A silent estimate: the steps towards its solution are zero over zero."""
+    torch.manual_seed(0)
+    blocks = correlations(torch.randn(2, 300, dtype=torch.float64), 8).repeat(2, 1, 1, 1)
+    rhs = torch.randn(2, 8, 2, 1, dtype=torch.float64)
+    rhs[0] = 0.0
+    solution = solve_block_toeplitz(blocks, rhs)
+    assert not solution[0].any()
+    torch.testing.assert_close(solution[1:], solve_block_toeplitz(blocks[1:], rhs[1:]))
+
+
+def test_the_right_hand_side_is_left_as_it_was():
+    blocks = torch.tensor([2.0, 1.0], dtype=torch.float64).view(1, 2, 1, 1)
+    rhs = torch.ones(1, 2, 1, 1, dtype=torch.float64)
+    solve_block_toeplitz(blocks, rhs)
+    assert (rhs == 1).all()
