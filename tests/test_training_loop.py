@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -324,6 +325,38 @@ def test_scarce_memory_says_what_to_change(tmp_path, monkeypatch):
     monkeypatch.setattr(task_module.Task, "training_step", fail)
     with pytest.raises(ModelError, match=r"Out of memory on cpu .*--set data.batch=1"):
         train(recipe(), tmp_path)
+
+
+def test_compiling_without_a_compiler_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"no 'no-such-compiler'.* compile=false"):
+        train(recipe(compile=True), tmp_path)
+
+
+def test_the_core_is_what_is_compiled(tmp_path, monkeypatch):
+    """A backend of our own stands in for the C++ compiler, which takes minutes."""
+    graphs = []
+
+    def eager(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend=eager)
+    )
+    plain = {**TINY["parameters"], "ff_dropout": 0.0}
+    runs = {}
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        train(recipe(steps=2, compile=compiled, parameters=plain), folder)
+        runs[compiled] = read_checkpoint(folder / "last.ckpt")["state_dict"]
+    assert graphs
+    assert runs[True].keys() == runs[False].keys()
+    for key, value in runs[False].items():
+        torch.testing.assert_close(runs[True][key], value, rtol=1e-3, atol=1e-5)
 
 
 def test_other_runtime_errors_are_not_hidden(tmp_path, monkeypatch):

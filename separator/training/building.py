@@ -1,5 +1,8 @@
 """Make the network that a recipe describes, ready to be trained."""
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -73,6 +76,22 @@ def scale_parameters(network: nn.Module, factors: dict[str, float]) -> None:
         with torch.no_grad():
             for parameter in found:
                 parameter.mul_(factor)
+
+
+def compile_core(network: nn.Module) -> None:
+    """Let `torch.compile` translate the core of a network when it first runs.
+
+    Raises:
+        ConfigError: the processor is to run it, and there is no C++ compiler.
+    """
+    if next(network.parameters()).device.type == "cpu" and not torch.cuda.is_available():
+        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+        if shutil.which(compiler) is None:
+            raise ConfigError(
+                f"'compile' needs a C++ compiler, and there is no '{compiler}': install it "
+                "(apt-get install g++), name another in the variable CXX, or set compile=false."
+            )
+    network.get_submodule("core").compile()
 
 
 def checkpoint_activations(network: nn.Module) -> list[nn.Module]:

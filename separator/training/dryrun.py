@@ -24,7 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from separator.errors import ModelError
 from separator.runner import pick_device
-from separator.training.building import bare_network, checkpoint_activations, initial_network
+from separator.training.building import (
+    bare_network,
+    checkpoint_activations,
+    compile_core,
+    initial_network,
+)
 from separator.training.lora import add_lora
 from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.optimizers import build_optimizer, is_matrix
@@ -238,7 +243,7 @@ def _measure_speed(recipe: Recipe, device: torch.device, seconds: float) -> floa
     if recipe.checkpointing:
         checkpoint_activations(network)
     if recipe.compile:
-        network.get_submodule("core").compile()
+        compile_core(network)
     optimizer = build_optimizer(recipe.optimizer, network.modules())
     samples = max(1, round(recipe.data.segment * recipe.sample_rate))
     shape = (recipe.data.batch, len(recipe.stems), recipe.channels, samples)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from separator.datasets import Track
 from separator.errors import ModelError
 from separator.training.augmentation import augment
-from separator.training.building import checkpoint_activations, initial_network
+from separator.training.building import checkpoint_activations, compile_core, initial_network
 from separator.training.data import Batches, build_data
 from separator.training.optimizers import build_optimizer
 from separator.training.recipe import Recipe
@@ -79,7 +79,7 @@ class Task(LightningModule):
         if recipe.checkpointing:
             checkpoint_activations(self.network)
         if recipe.compile:
-            self.network.get_submodule("core").compile()
+            compile_core(self.network)
         self.tracks = validation_tracks(recipe)
         self.cancel = threading.Event()
 
