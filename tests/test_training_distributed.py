@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from separator.errors import ConfigError
+from separator.training.building import checkpoint_activations
 from separator.training.export import export
-from separator.training.recipe import resolve
+from separator.training.lora import add_lora
+from separator.training.recipe import LoraOptions, resolve
 from separator.training.run import read_checkpoint, train
 from separator.training.sharding import gathered, shard, whole
 from separator.zoo import find_card, load_network
@@ -153,6 +155,33 @@ def test_every_network_can_be_sharded(mesh, name):
         torch.testing.assert_close(two, one)
     with torch.no_grad(), gathered(shared):
         torch.testing.assert_close(shared.eval()(mixture), plain.eval()(mixture))
+
+
+def test_blocks_that_compute_twice_can_be_sharded(mesh):
+    mixture = reference.mixture(3000)
+    networks = [reference.network("bs_roformer").train() for _ in range(2)]
+    assert checkpoint_activations(networks[1])
+    shard(networks[1], mesh)
+    for network in networks:
+        network(mixture).square().mean().backward()
+    for one, two in zip(*map(gradients, networks), strict=True):
+        torch.testing.assert_close(two, one)
+
+
+def test_low_rank_updates_can_be_sharded(mesh):
+    """Frozen weights are shared, too, and get no gradient."""
+    networks = [reference.network("bs_roformer").train() for _ in range(2)]
+    mixture = reference.mixture(3000)
+    for network in networks:
+        torch.manual_seed(0)
+        add_lora(network, LoraOptions(rank=2))
+    shard(networks[1], mesh)
+    for network in networks:
+        network(mixture).square().mean().backward()
+    one, two = map(gradients, networks)
+    assert 0 < len(one) < len(list(networks[0].parameters()))
+    for expected, found in zip(one, two, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_sharding_wants_a_precision_that_it_can_keep(tmp_path):
