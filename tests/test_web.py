@@ -338,9 +338,9 @@ def test_cancel_frees_what_the_network_held(service, song, monkeypatch):
     assert numbers_in_tensors() <= before < seen[0]
 
 
-def test_memory_is_released_after_each_job_before_the_next_begins():
+def test_a_queue_tidies_up_after_each_job_before_the_next_begins():
     happened = []
-    queue = Queue(max_waiting=5, after=lambda: happened.append("released"))
+    queue = Queue(max_waiting=5, after=lambda job: happened.append(f"after {job.title}"))
     gate = threading.Event()
 
     def fail(job: Job) -> None:
@@ -353,7 +353,20 @@ def test_memory_is_released_after_each_job_before_the_next_begins():
     gate.set()
     finished(last)
     queue.close()
-    assert happened == ["a", "released", "b", "released"]
+    assert happened == ["a", "after a", "b", "after b"]
+
+
+def test_memory_is_released_when_a_job_was_cut_short(service, song, monkeypatch):
+    released = []
+    monkeypatch.setattr("separator.web.service.release_memory", lambda: released.append(True))
+    path = song("a.wav")
+    assert finished(service.submit(Request(path, "tiny"), "me/")).state == "done"
+    assert not released
+    monkeypatch.setattr(Job, "report", lambda job, progress: job.cancel.set())
+    job = service.submit(Request(path, "tiny", shifts=9), "me/")
+    assert finished(job).state == "cancelled"
+    service.queue.close()
+    assert released == [True]
 
 
 def test_cancel_stops_the_drawing_of_a_long_song(service, song, monkeypatch):

@@ -85,15 +85,19 @@ class Job:
         return max(0.0, each * (self.total - self.done))
 
 
+def _nothing(job: Job) -> None:
+    """Stand in for work that is over, or was never asked for."""
+
+
 class Queue:
     """Run jobs one after the other in a thread of its own.
 
     Args:
         max_waiting: Jobs that may wait; more are refused.
-        after: Called when a job has ended, however it did.
+        after: Called with a job that has ended, however it did, before the next begins.
     """
 
-    def __init__(self, max_waiting: int, after: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, max_waiting: int, after: Callable[[Job], None] = _nothing) -> None:
         self.max_waiting = max_waiting
         self._after = after
         self._jobs: list[Job] = []  # the first one runs
@@ -165,7 +169,7 @@ class Queue:
                 job = self._jobs[0]
                 job.state = "running"
             _end(job, _work(job))
-            self._after()
+            self._after(job)
             with self._changed:
                 self._jobs.remove(job)
 
@@ -187,10 +191,6 @@ def _end(job: Job, state: State) -> None:
     job.state = state
     job.work = _nothing  # it holds the model and the request
     job.ended.set()
-
-
-def _nothing(job: Job) -> None:
-    """Stand in for the work of a job that has ended."""
 
 
 def friendly(error: Exception) -> str:

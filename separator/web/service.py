@@ -69,7 +69,7 @@ class Service:
     def __post_init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="separator-web-"))
         self.library = Library(self.root / "songs", self.settings.keep_seconds)
-        self.queue = Queue(self.settings.max_waiting, after=release_memory)
+        self.queue = Queue(self.settings.max_waiting, after=_tidy)
         self.downloads = Queue(self.settings.max_waiting)  # these need the network, not the device
         self.catalog = Catalog()
         self.speeds = Speeds()
@@ -285,6 +285,12 @@ class Service:
         """Delete what is old, every now and then."""
         while not self._closing.wait(_SWEEP_SECONDS):
             self.library.expire()
+
+
+def _tidy(job: Job) -> None:
+    """Give back the memory of a job that was cut short; that of others serves the next one."""
+    if job.state != "done":
+        release_memory()
 
 
 def _notes(request: Request, result: Result, song: Song, limit: float) -> list[str]:
