@@ -78,6 +78,7 @@ def runs(tmp_path_factory) -> Path:
     torch.set_num_threads(threads)
     paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parent.parent)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--local-addr", "127.0.0.1"]  # a computer's own name may lead nowhere
     script = Path(__file__).parent / "distributed_runs.py"
     done = subprocess.run(
         [*launcher, "--nproc-per-node", "2", str(script), str(folder / "two")],
