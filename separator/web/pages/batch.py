@@ -11,7 +11,16 @@ import gradio as gr
 from separator.errors import SeparatorError
 from separator.web import view
 from separator.web.jobs import Job, friendly
-from separator.web.pages.common import EVENT, Advanced, Page, models, session, stem_choices, upload
+from separator.web.pages.common import (
+    EVENT,
+    QUICK,
+    Advanced,
+    Page,
+    models,
+    session,
+    stem_choices,
+    upload,
+)
 from separator.web.service import Service
 
 _INTRO = view.message("Choose several songs; each is separated in turn. One that fails stops none.")
@@ -86,15 +95,15 @@ def build(service: Service) -> Page:
     def play(token: str | None) -> str:
         return view.player(token) if token else ""
 
-    model.change(stems_of_model, model, wanted, **EVENT)
+    model.change(stems_of_model, model, wanted, **QUICK)
     run.click(
         separate_all,
         [songs, model, wanted, *advanced.inputs],
         [table, run, cancel, listen, player],
         **EVENT,
     )
-    cancel.click(stop, queue=False, **EVENT)
-    listen.change(play, listen, player, **EVENT)
+    cancel.click(stop, **QUICK)
+    listen.change(play, listen, player, **QUICK)
     return Page(songs, {model: lambda: gr.Dropdown(choices=models(service))})
 
 

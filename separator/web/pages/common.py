@@ -24,6 +24,10 @@ EVENT: dict[str, Any] = {
     "api_visibility": "private",
     "concurrency_limit": None,
 }
+
+#: Events that are answered at once, outside Gradio's queue: the page closes the channel of its
+#: queue with the last event that waits there, and loses one that begins at that very moment.
+QUICK = EVENT | {"queue": False}
 _TICK = 0.2  # seconds between two looks at a job
 
 

@@ -11,7 +11,7 @@ import gradio as gr
 from separator.errors import SeparatorError
 from separator.web import compare, view
 from separator.web.jobs import friendly
-from separator.web.pages.common import EVENT, Page, models, range_of, session, upload, watch
+from separator.web.pages.common import EVENT, QUICK, Page, models, range_of, session, upload, watch
 from separator.web.service import Service
 
 _INTRO = """
@@ -87,6 +87,6 @@ def build(service: Service) -> Page:
         [status, player, run, cancel],
         **EVENT,
     )
-    cancel.click(stop, queue=False, **EVENT)
+    cancel.click(stop, **QUICK)
     renewed = dict.fromkeys((first, second), lambda: gr.Dropdown(choices=models(service)))
     return Page(song, renewed)

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from separator.web.pages import batch, compare, endpoints, separate, zoo
-from separator.web.pages.common import EVENT
+from separator.web.pages.common import QUICK
 from separator.web.service import Service
 
 TITLE = "Separator"
@@ -35,7 +35,7 @@ def build_pages(service: Service) -> gr.Blocks:
                 return {one.songs: gr.skip()}
             return {one.songs: None, several.songs: files, tabs: gr.Tabs(selected="batch")}
 
-        one.songs.upload(take_to_batch, one.songs, [one.songs, several.songs, tabs], **EVENT)
+        one.songs.upload(take_to_batch, one.songs, [one.songs, several.songs, tabs], **QUICK)
 
         def closed(request: gr.Request) -> None:
             for queue in (service.queue, service.downloads):

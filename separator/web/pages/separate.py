@@ -12,6 +12,7 @@ from separator.web import view
 from separator.web.jobs import friendly
 from separator.web.pages.common import (
     EVENT,
+    QUICK,
     Advanced,
     Page,
     model_cards,
@@ -131,12 +132,12 @@ def build(service: Service) -> Page:
 
     outputs = [status, player, model_choice, run, cancel, demo]
     inputs = [song, model_choice, wanted, rest, start, end, *advanced.inputs]
-    model_choice.change(describe, model_choice, [wanted, facts], **EVENT)
+    model_choice.change(describe, model_choice, [wanted, facts], **QUICK)
     run.click(separate_song, inputs, outputs, **EVENT)
-    demo.click(lambda: [str(service.demo_song())], None, song, **EVENT).then(
+    demo.click(lambda: [str(service.demo_song())], None, song, **QUICK).then(
         separate_song, inputs, outputs, **EVENT
     )
-    cancel.click(stop, queue=False, **EVENT)
+    cancel.click(stop, **QUICK)
     return Page(song, {model_choice: lambda: gr.Radio(choices=model_cards(service))})
 
 

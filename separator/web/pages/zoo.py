@@ -16,7 +16,7 @@ from separator.web import view
 from separator.web.adding import add_files
 from separator.web.catalog import best_score, is_here, place, size_of, stems_of
 from separator.web.jobs import friendly
-from separator.web.pages.common import EVENT, model_facts, session, watch
+from separator.web.pages.common import EVENT, QUICK, model_facts, session, watch
 from separator.web.service import Service
 
 _ANY = "any"
@@ -165,15 +165,15 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
             **refreshed(),
         }
 
-    pages.load(refreshed, outputs=[table, *choosers], **EVENT)
+    pages.load(refreshed, outputs=[table, *choosers], **QUICK)
     for field in (words, stem, licence):
-        field.change(find, [words, stem, licence], [table, chosen], **EVENT)
-    chosen.input(describe, chosen, [facts, status, get, delete], **EVENT)
-    table.click(pick, None, [chosen, facts, status, get, delete], **EVENT)
+        field.change(find, [words, stem, licence], [table, chosen], **QUICK)
+    chosen.input(describe, chosen, [facts, status, get, delete], **QUICK)
+    table.click(pick, None, [chosen, facts, status, get, delete], **QUICK)
     everything = [status, table, facts, get, stop, delete, chosen, *choosers]
     get.click(download, chosen, everything, **EVENT)
-    stop.click(cancel, queue=False, **EVENT)
-    delete.click(remove, chosen, everything, **EVENT)
+    stop.click(cancel, **QUICK)
+    delete.click(remove, chosen, everything, **QUICK)
     add.click(add_model, [files, name, named], everything, **EVENT)
 
 
