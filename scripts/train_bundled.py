@@ -4,7 +4,9 @@
     python scripts/train_bundled.py train data/synthetic runs/first --minutes 112
     python scripts/train_bundled.py train data/synthetic runs/pocket --start runs/first \
         --minutes 14 --seconds 6 --rate 0.3 --seed 7
-    python scripts/train_bundled.py export runs/pocket models
+    python scripts/train_bundled.py train data/synthetic runs/varied --start runs/pocket \
+        --minutes 52 --seconds 6 --rate 0.4 --seed 11
+    python scripts/train_bundled.py export runs/varied models
 
 Any folder of the shape of MUSDB18-HQ will do. Training is meant for a few CPU cores: one process
 per core, each with one thread and its own songs, gradients averaged after every step. That loses
@@ -301,7 +303,7 @@ def _card(path: Path) -> Card:
         "overlap": 0.5,
         "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
         "licence": "MIT",
-        "note": "Made on two busy CPU cores in two hours: it shows the program at work, and real "
+        "note": "Made on two busy CPU cores in three hours: it shows the program at work, and real "
         "music sounds unlike what it was trained on. Use a larger model for your songs.",
         "training_data": "Synthetic music only: songs composed and played by a seeded generator",
         "source": "scripts/train_bundled.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -146,19 +146,17 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
             **refreshed(),
         }
 
-    def add_model(files: list[str] | None, name: str, named: str) -> Iterator[dict[Any, Any]]:
+    def add_model(files: list[str] | None, name: str, named: str) -> dict[Any, Any]:
         try:
             service.require_management()
             if not files:
                 raise SeparatorError("Choose the model's files first.")
-            yield {status: view.message("Reading the files …")}
             stems = [stem.strip() for stem in named.split(",") if stem.strip()]
             card = add_files([Path(file) for file in files], stems=stems, name=name.strip())
         except Exception as error:
-            yield {status: view.problem(friendly(error))}
-            return
+            return {status: view.problem(friendly(error))}
         names = [each.name for each in service.catalog.cards()]
-        yield {
+        return {
             status: view.message(f"{card.name} was added: {', '.join(card.stems)}."),
             chosen: gr.Dropdown(names, value=card.name),
             **shown(card.name),
@@ -174,7 +172,9 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
     get.click(download, chosen, everything, **EVENT)
     stop.click(cancel, **QUICK)
     delete.click(remove, chosen, everything, **QUICK)
-    add.click(add_model, [files, name, named], everything, **EVENT)
+    add.click(lambda: view.message("Reading the files …"), None, status, **QUICK).then(
+        add_model, [files, name, named], everything, **QUICK
+    )
 
 
 def _matches(card: AnyCard, words: str, stem: str, licence: str) -> bool:
