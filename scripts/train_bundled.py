@@ -12,6 +12,7 @@ Any folder of the shape of MUSDB18-HQ will do. Training is meant for a few CPU c
 per core, each with one thread and its own songs, gradients averaged after every step. That loses
 nothing to waiting threads when other programs want the cores too. The learning rate follows the
 clock, so the budget is kept on any machine; a run that was stopped goes on from its checkpoint.
+(Stems were not yet sped up and coloured in the first two runs behind the weights that are shipped.)
 """
 
 import argparse
