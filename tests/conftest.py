@@ -75,8 +75,10 @@ def tiny(tiny_models):
 
 
 @pytest.fixture
-def cli(tiny_models, tmp_path, monkeypatch):
+def cli(tiny_models, tmp_path, tmp_path_factory, monkeypatch):
     """A function that runs a command in an empty folder, with the model `tiny`, in one thread."""
+    import shutil
+
     import torch
     from typer.testing import CliRunner
 
@@ -86,7 +88,9 @@ def cli(tiny_models, tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
+    models = tmp_path_factory.mktemp("models")  # what a command adds is gone with the test
+    shutil.copytree(tiny_models, models, dirs_exist_ok=True)
+    monkeypatch.setenv("SEPARATOR_MODELS", str(models))
     monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / ".cache"))
     monkeypatch.setenv("PYTHONPATH", str(Path(separator.__file__).parent.parent))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

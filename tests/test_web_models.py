@@ -7,6 +7,7 @@ import pytest
 import torch
 from browsing import RATE, choose, needs_chromium, separate, upload
 from conftest import make_signal
+from test_foreign import hybrid, package
 from test_web_adding import write_sheet
 
 from separator.audio import AudioWriter
@@ -123,6 +124,20 @@ def test_a_checkpoint_is_added_used_and_deleted(open_page, models, songs, tmp_pa
     page.locator("#zoo-delete:enabled").click()
     page.locator("#zoo-status").get_by_text("new-model was deleted.").wait_for()
     assert not list(models.rglob("new-model*"))
+
+
+def test_a_checkpoint_without_yaml_is_added(open_page, models, tmp_path):
+    page = open_page()
+    page.get_by_role("tab", name="Models").click()
+    page.get_by_text("Add a model").click()
+    page.click("#zoo-add")
+    page.get_by_role("alert").filter(has_text="Choose the model's files first").wait_for()
+    upload(page, "#zoo-files", package(hybrid(), tmp_path / "955717e8.safetensors"))
+    page.get_by_label("Name", exact=True).fill("mine")
+    page.get_by_label("Stems", exact=True).locator("visible=true").fill("left, right")
+    page.click("#zoo-add")
+    page.locator("#zoo-status").get_by_text("mine was added: left, right.").wait_for()
+    assert (models / "mine.yaml").exists()
 
 
 @pytest.mark.parametrize("with_sheet", [True, False])
