@@ -13,7 +13,7 @@ import pytest
 
 from separator.audio import AudioWriter, open_audio
 
-pytest.register_assert_rewrite("browsing")
+pytest.register_assert_rewrite("browsing", "evaluation_runs", "training_runs")
 
 Signal = npt.NDArray[np.float32]
 
@@ -75,18 +75,26 @@ def tiny(tiny_models):
 
 
 @pytest.fixture
-def cli(tiny_models, tmp_path, tmp_path_factory, monkeypatch):
+def one_thread():
+    """Let torch compute in one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def cli(tiny_models, tmp_path, tmp_path_factory, monkeypatch, one_thread):
     """A function that runs a command in an empty folder, with the model `tiny`, in one thread."""
     import shutil
 
-    import torch
     from typer.testing import CliRunner
 
     import separator
     from separator.cli import app
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     models = tmp_path_factory.mktemp("models")  # what a command adds is gone with the test
     shutil.copytree(tiny_models, models, dirs_exist_ok=True)
@@ -100,8 +108,7 @@ def cli(tiny_models, tmp_path, tmp_path_factory, monkeypatch):
         assert result.exit_code == code, result.output
         return result
 
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def music(seconds: float, sample_rate: int = 44100, channels: int = 2, seed: int = 0) -> np.ndarray:

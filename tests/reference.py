@@ -386,6 +386,14 @@ def relative_error(name: str) -> float:
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
+def one_case_each() -> list[str]:
+    """Return the name of each network's first case."""
+    first: dict[str, str] = {}
+    for name, case in CASES.items():
+        first.setdefault(case.network, name)
+    return list(first.values())
+
+
 def layout(state: Mapping[str, Tensor]) -> tuple[int, int, int]:
     """Return the number of keys, the number of values, and a checksum of all keys and shapes."""
     lines = sorted(f"{key} {list(value.shape)}" for key, value in state.items())

@@ -15,9 +15,9 @@ import songsets
 import torch
 import torch.distributed as dist
 import yaml
-from test_training_loop import TINY, one_case_each
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from training_runs import TINY
 
 from separator.errors import ConfigError
 from separator.training.building import checkpoint_activations
@@ -140,7 +140,7 @@ def gradients(network) -> list[Tensor]:
     return [whole(p.grad) for p in network.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("name", one_case_each())
+@pytest.mark.parametrize("name", reference.one_case_each())
 def test_every_network_can_be_sharded(mesh, name):
     case = reference.CASES[name]
     plain, shared = (reference.network(name).train() for _ in range(2))

@@ -5,7 +5,7 @@ import math
 import pytest
 import reference
 import torch
-from test_training_loop import TINY, noise, recipe, songs  # noqa: F401 - fixtures
+from training_runs import TINY, recipe
 
 from separator.errors import ConfigError
 from separator.networks import build_network
@@ -16,6 +16,9 @@ from separator.training.export import export
 from separator.training.prune import Gate, add_gates, learn_gates, prune, shrink, smaller
 from separator.training.run import train
 from separator.zoo import find_card, load_network
+
+pytest_plugins = ["training_runs"]
+pytestmark = pytest.mark.usefixtures("noise")
 
 WIDE = {**TINY["parameters"], "heads": 4, "dim_head": 4, "ff_dropout": 0.0, "depth": 2}
 
@@ -72,13 +75,13 @@ def test_only_the_scores_learn():
             assert torch.equal(parameter, frozen[name])
 
 
-def test_a_pruned_model_is_a_model_like_any_other(tmp_path, songs, monkeypatch):  # noqa: F811
+def test_a_pruned_model_is_a_model_like_any_other(tmp_path, validation, monkeypatch):
     monkeypatch.setattr(prune_module, "build_data", task_module.build_data)
     monkeypatch.setattr(prune_module, "validation_tracks", task_module.validation_tracks)
     train(recipe(parameters=WIDE, steps=1), tmp_path / "run")
     export(tmp_path / "run", tmp_path / "models", name="wide")
     plan = recipe(
-        parameters=WIDE, start=str(tmp_path / "models/wide.yaml"), steps=4, validation=songs
+        parameters=WIDE, start=str(tmp_path / "models/wide.yaml"), steps=4, validation=validation
     )
     pruned = prune(plan, tmp_path / "pruned", 0.5)
     before, after = pruned.macs
