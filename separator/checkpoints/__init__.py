@@ -4,6 +4,7 @@ pickles.py    read pickles without running them
 diffq.py      decode quantised weights
 packages.py   Demucs' files: a network's class, its arguments, its weights
 states.py     any format -> keys and tensors; tensors -> a network, strictly
+family.py     how one architecture is told by its keys, read off its shapes, and translated
 families.py   the names that authors and programs give to networks and hyper-parameters
 msst.py       a checkpoint with the configuration of Music-Source-Separation-Training
 foreign.py    bags, folders, files without configuration

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from separator.checkpoints.families import ForeignModel, family_of
+from separator.checkpoints.families import family_of
+from separator.checkpoints.family import ForeignModel
 from separator.checkpoints.msst import read_msst
 from separator.checkpoints.packages import is_package, read_package
 from separator.checkpoints.states import State, name_target, read_state

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from separator.checkpoints.families import ForeignModel, Inferred, family_of
+from separator.checkpoints.families import family_of
+from separator.checkpoints.family import ForeignModel, Inferred
 from separator.checkpoints.states import State, read_state
 from separator.errors import ConfigError
 from separator.networks.demucs_formats import NAMES, from_demucs_kwargs
