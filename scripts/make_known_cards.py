@@ -3,7 +3,8 @@
     python scripts/make_known_cards.py [FOLDER]
 
 The facts stand in `known_checkpoints.yaml` beside this file. A bag of Demucs files becomes an
-ensemble of their cards, and so do the networks of Open-Unmix, one for each stem.
+ensemble of their cards, and so do the networks of Open-Unmix, one for each stem. What MDX-Nets in
+ONNX files are is known by their checksums.
 """
 
 import sys
@@ -14,12 +15,27 @@ from typing import Any
 import yaml
 
 from separator.cards import NOT_STATED, parse_card, write_card
+from separator.networks import build_network
+from separator.networks.mdx_onnx import public_settings
 from separator.schema import SAFE_LOADER
 
 Fields = dict[str, Any]
 
 FACTS = Path(__file__).with_name("known_checkpoints.yaml")
 FOUR = ["drums", "bass", "other", "vocals"]
+#: What an MDX-Net's estimate is called in a sentence, and what it leaves of the mixture.
+MDX_STEMS = {
+    "vocals": ("Vocals", "instrumental"),
+    "lead_vocals": ("Lead vocals", "accompaniment"),
+    "karaoke": ("All but the lead vocals", "lead_vocals"),
+    "instrumental": ("The instruments", "vocals"),
+    "reverb": ("The reverberation alone", "dry"),
+    "no_crowd": ("The music without the crowd", "crowd"),
+    "drums": ("Drums", None),
+    "bass": ("Bass", None),
+    "other": ("Other instruments", None),
+}
+SECONDS = 11.5  # of an MDX-Net's segments, rounded to whole windows
 MSST = (
     "https://github.com/ZFTurbo/Music-Source-Separation-Training/blob/main/docs/"
     "pretrained_models.md"
@@ -77,6 +93,36 @@ def open_unmix(facts: Fields) -> Iterator[Fields]:
         }
 
 
+def mdx_net(facts: Fields) -> Iterator[Fields]:
+    """Yield the cards of ONNX files, all on one page."""
+    common = {key: value for key, value in facts.items() if key != "models"}
+    folder = common["source"].replace("/tag/", "/download/")
+    for name, entry in facts["models"].items():
+        stem, parameters = public_settings(entry["md5"])
+        what, residual = MDX_STEMS[stem]
+        author = entry.get("author", "Ultimate Vocal Remover")
+        size = round(entry["bytes"] / 4e6)
+        parameters = {"graph_bytes": entry["bytes"], **parameters}
+        yield common | {
+            "name": name,
+            "description": f"{what} by {author} (MDX-Net in ONNX, {size} M parameters)",
+            "network": "mdx_onnx",
+            "parameters": parameters,
+            "stems": [stem],
+            **({"residual": residual} if residual else {}),
+            "segment": whole_windows(parameters),
+            "overlap": 0.5,
+            "weights": weights(entry | {"url": f"{folder}/{entry['file']}"}, "onnx"),
+        }
+
+
+def whole_windows(parameters: Fields) -> float:
+    """Return a length in seconds at which an MDX-Net computes nothing in vain."""
+    network = build_network("mdx_onnx", stems=["stem"], **parameters | {"graph_bytes": 1})
+    step = int(network.step) / network.sample_rate
+    return round(round(SECONDS / step) * step, 6)
+
+
 def others(facts: Fields) -> Iterator[Fields]:
     """Yield the cards of single files."""
     for name, entry in facts.items():
@@ -109,6 +155,7 @@ def main(folder: str = "models") -> None:
     found = [
         *demucs(facts["demucs"]),
         *open_unmix(facts["open_unmix"]),
+        *mdx_net(facts["mdx_net"]),
         *others(facts["others"]),
         *ensembles(facts["ensembles"]),
     ]

@@ -2,8 +2,8 @@
 
     python scripts/missing_cards.py CATALOGUE.yaml
 
-The catalogue is the one of make_cards.py. A card needs an address, settings, and something that a
-download can be held against: its hash, the first digits of it, or its size.
+The catalogue is the one of make_cards.py. A card needs settings and an address that gives the file;
+where nobody publishes hash or size, it says so.
 """
 
 import sys
@@ -20,10 +20,9 @@ from separator.zoo import list_cards
 
 Entry = dict[str, Any]
 
-UNVERIFIABLE = "neither its hash nor its size is published"
 VARIANT = "its further layers are published as code only, without a description or a licence"
 OWN_GRAPH = "its network is another one, which isn't built here"
-PAGE = "a file host's page, no address of the file; " + UNVERIFIABLE
+PAGE = "a file host's page, no address that gives the file"
 #: Why checkpoints have no card, where their entries in the catalogue don't show it.
 REASONS = {
     "splifft/mel_roformer-unwa-large_inst_v2": f"a variant with an axial refiner: {VARIANT}",
@@ -37,15 +36,14 @@ REASONS = {
         f"a HyperACE variant: {VARIANT}",
     ),
     "splifft/bs_roformer-unwa-inst_exp_value_residual": f"value residuals in it: {OWN_GRAPH}",
-    "zfturbo/bs_polarformer": f"PoPE positions in it: {OWN_GRAPH}; {UNVERIFIABLE}",
-    "splifft/scnet-aname-4stems_huge_v1": "its settings aren't known; `models add` reads the file",
-    "splifft/htdemucs-wesleyr36-phantom_center": "the length that it was trained on isn't known",
+    "zfturbo/bs_polarformer": f"PoPE positions in it: {OWN_GRAPH}",
+    "zfturbo/mel_exp_8.9400": "its file is a zip archive in two parts",
     "splifft/bs_roformer-fruit-sw": "a conversion of another card's weights under unknown names",
     "splifft/mel_roformer-amane-small": "it has one of two stems, and it isn't known which",
     "openmirlab/dereverb_super_big_mbr_ep_346.ckpt": "no address is known",
     "stemd/stemd_roformer": "the hop of its transform isn't known",
-    "xlance/msr": UNVERIFIABLE,
-    "bandit_v2/multi": UNVERIFIABLE,
+    "splifft/bs_roformer-xlance-msr": "a second entry for xlance/msr, which has cards",
+    "bandit_v2/multi": "its address is dead, and its settings aren't known; `models add` reads it",
     "danna-sep": f"programs (TorchScript) instead of weights; {PAGE}",
     "bsrnn/amanteur_vocals": PAGE,
     "kuielab/sdx23_mdx_AB": PAGE,
@@ -84,13 +82,10 @@ def without_card(facts: Entry, known: set[str]) -> Iterator[tuple[str, str]]:
                 yield url, "forgotten"
     for name, model in facts["torchaudio"]["models"].items():
         if PurePosixPath(model["path"]).name not in known:
-            yield name, f"{UNVERIFIABLE}; `models add` reads the file"
+            yield name, "forgotten"
     for file in facts["uvr"]["mdx_onnx_files"]:
         if file["filename"] not in known:
-            yield (
-                file["filename"],
-                ("its settings go by its MD5, which isn't published; `models add` reads the file"),
-            )
+            yield file["filename"], "forgotten"
     for file in facts["uvr"]["vr_models"]:
         yield file["filename"], OWN_GRAPH
 
@@ -106,8 +101,6 @@ def reason(entry: Entry) -> str:
         return "no address is known"
     if any(host in file["url"] for file in files for host in HOSTS):
         return PAGE
-    if not any(file.get("sha256") or file.get("size") for file in files):
-        return UNVERIFIABLE
     return "forgotten"
 
 

@@ -89,7 +89,7 @@ class Weights(Strict):
         urls: where to download the file; the second and later ones are mirrors.
         sha256: of the file, 64 lower-case hexadecimal digits; of one that is downloaded, as many
             of the first ones as its publisher tells (at least 8), or None.
-        bytes: size of the file; None where only the hash of a download is known.
+        bytes: size of the file; None where a download's isn't known.
         format: how the file is read, see `separator.checkpoints`.
     """
 
@@ -112,13 +112,13 @@ class Weights(Strict):
         whole = self.sha256 is not None and len(self.sha256) == _SHA256_DIGITS
         if self.file and not (whole and self.bytes):
             raise ValueError("of a bundled file, give 'sha256' (64 digits) and 'bytes'")
-        if self.sha256 is None and self.bytes is None:
-            raise ValueError("give 'sha256' or 'bytes': a download must be held against something")
         return self
 
     @property
     def doubt(self) -> str | None:
         """What a download can't be held against; None if all is known."""
+        if self.sha256 is None and self.bytes is None:
+            return "nobody publishes its hash or its size: only that it fits its network is checked"
         if self.sha256 is None:
             return "nobody publishes its hash: only its size is checked"
         if len(self.sha256) < _SHA256_DIGITS:

@@ -90,7 +90,7 @@ def local_path(card: Card) -> Path:
         return bundled
     suffix = PurePosixPath(card.file_name).suffix
     # Part of the hash is in the name: a card with other weights never finds the old ones.
-    mark = (card.weights.sha256 or str(card.weights.bytes))[:8]
+    mark = (card.weights.sha256 or str(card.weights.bytes or "unknown"))[:8]
     return cache_dir() / f"{card.name}-{mark}{suffix}"
 
 

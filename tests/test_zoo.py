@@ -18,6 +18,7 @@ from separator.checkpoints.states import FORMATS
 from separator.errors import ConfigError, ModelError
 from separator.members import resolve
 from separator.networks import build_network
+from separator.networks.mdx_onnx import public_settings
 from separator.resources import data_folder
 from separator.segments import RECIPES
 from separator.zoo import (
@@ -253,12 +254,31 @@ def test_downloads_are_held_against_what_is_published(tmp_path: Path, known: dic
         weights_path(card)
 
 
-def test_something_must_be_known_of_weights() -> None:
+def test_a_download_of_which_nothing_is_published_must_fit_its_network(tmp_path: Path) -> None:
+    card = remote(save_model(tmp_path)[0])
+    weights = card.weights.model_copy(update={"sha256": None, "bytes": None})
+    card = card.model_copy(update={"weights": weights})
+    path = local_path(card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = (tmp_path / "tiny.safetensors").read_bytes()
+    path.write_bytes(content)
+    assert weights_path(card) == path
+    assert load_network(card).stems == card.stems
+    path.write_bytes(content[:-4])
+    with pytest.raises(ModelError, match="damaged"):
+        load_network(card)
+    other = card.model_copy(update={"parameters": {**PARAMETERS, "dim": 16}})
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="of another shape"):
+        load_network(other)
+
+
+def test_what_is_not_known_of_weights_is_said() -> None:
     file = {"format": "safetensors", "urls": ["https://example.org/a.pt"]}
-    with pytest.raises(ValueError, match="must be held against something"):
-        Weights(**file)
-    assert Weights(**file, bytes=5).doubt and Weights(**file, sha256="0" * 8).doubt
     assert Weights(**file, sha256="0" * 64).doubt is None
+    assert "only 8 digits" in str(Weights(**file, sha256="0" * 8).doubt)
+    assert "only its size" in str(Weights(**file, bytes=5).doubt)
+    assert "only that it fits" in str(Weights(**file).doubt)
     with pytest.raises(ValueError, match="of a bundled file, give 'sha256'"):
         Weights(format="safetensors", file="a.pt", sha256="0" * 8, bytes=5)
 
@@ -384,16 +404,29 @@ def test_networks_of_files_of_unknown_size_can_be_built(card: Card) -> None:
 
 def test_what_is_not_published_is_neither_invented_nor_hidden() -> None:
     hashes = {card.name: card.weights.sha256 for card in PUBLIC}
-    in_the_name = {name for name, found in hashes.items() if found and len(found) < 64}
+    in_the_name = {name for name, found in hashes.items() if found and len(found) == 8}
     for name in in_the_name:  # Demucs and Open-Unmix put the first digits there
         card = find_card(name)
         assert isinstance(card, Card)
         assert f"{hashes[name]}." in card.file_name
-        assert str(card.weights.doubt).startswith("only 8 digits")
-    unknown = {name for name, found in hashes.items() if found is None}
-    assert unknown == {"scnet-zfturbo-xl", "resunet143-vocals", "resunet143-accompaniment"}
+    doubtful = {name for name, found in hashes.items() if found is None or len(found) < 64}
+    assert doubtful == {card.name for card in PUBLIC if card.weights.doubt}
+    assert len([name for name in doubtful if not name.startswith("mdx-net-")]) < 50
     full = [found for found in hashes.values() if found and len(found) == 64]
-    assert len(full) == len(set(full)) == len(PUBLIC) - len(in_the_name) - len(unknown)
+    assert len(full) == len(set(full)) == len(PUBLIC) - len(doubtful) > 150
+
+
+def test_mdx_nets_are_set_up_as_their_checksums_say() -> None:
+    known = Path(__file__).parents[1] / "scripts" / "known_checkpoints.yaml"
+    facts = yaml.safe_load(known.read_text(encoding="utf-8"))["mdx_net"]["models"]
+    cards = {card.name: card for card in PUBLIC if card.network == "mdx_onnx"}
+    assert set(cards) == set(facts)
+    for name, card in cards.items():
+        stem, parameters = public_settings(facts[name]["md5"])
+        assert card.stems == (stem,)
+        assert card.parameters == {"graph_bytes": card.weights.bytes, **parameters}
+        network = build_network("mdx_onnx", stems=[stem], **card.parameters | {"graph_bytes": 1})
+        assert card.segment_samples % network.step == 0  # nothing is computed in vain
 
 
 @pytest.mark.parametrize("card", ENSEMBLES, ids=lambda card: card.name)

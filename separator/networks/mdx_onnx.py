@@ -254,17 +254,23 @@ def identify(path: Path) -> tuple[str, dict[str, Any]]:
             checksum = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
     except OSError as error:
         raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
-    for line in PUBLIC_MODELS.strip().splitlines():
-        known, n_fft, bins, frames, compensate, stem = line.split()
-        if known == checksum:
-            return stem, {
-                "graph_bytes": size,
-                "n_fft": int(n_fft),
-                "bins": int(bins),
-                "frames": int(frames),
-                "compensate": float(compensate),
-            }
-    raise ModelError(
-        f"'{path}' is no public MDX-Net model (its last {IDENTIFYING_BYTES} bytes have the MD5 "
-        f"{checksum}). Write its n_fft, bins, frames and compensate into a card."
-    )
+    try:
+        stem, parameters = public_settings(checksum)
+    except KeyError:
+        raise ModelError(
+            f"'{path}' is no public MDX-Net model (its last {IDENTIFYING_BYTES} bytes have the MD5 "
+            f"{checksum}). Write its n_fft, bins, frames and compensate into a card."
+        ) from None
+    return stem, {"graph_bytes": size, **parameters}
+
+
+def public_settings(checksum: str) -> tuple[str, dict[str, Any]]:
+    """Return the stem of a public file, and its hyper-parameters but for its size.
+
+    Raises:
+        KeyError: no public file has the checksum.
+    """
+    models = {line[:32]: line[32:].split() for line in PUBLIC_MODELS.strip().splitlines()}
+    n_fft, bins, frames, compensate, stem = models[checksum]
+    parameters = {"n_fft": int(n_fft), "bins": int(bins), "frames": int(frames)}
+    return stem, {**parameters, "compensate": float(compensate)}
