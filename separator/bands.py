@@ -119,9 +119,8 @@ def runs(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     >>> runs([2, 2, 5, 2])
     [(0, 2, 2), (2, 1, 5), (3, 1, 2)]
     """
-    groups = [(size, len(list(group))) for size, group in groupby(sizes)]
-    firsts = accumulate((count for _, count in groups), initial=0)
-    return [(first, count, size) for first, (size, count) in zip(firsts, groups, strict=False)]
+    found = (list(run) for _, run in groupby(range(len(sizes)), key=lambda band: sizes[band]))
+    return [(run[0], len(run), sizes[run[0]]) for run in found]
 
 
 def band_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def read_package(path: Path) -> Package:
     if class_name not in _NETWORKS:
         raise ModelError(f"'{path}' is of the class '{class_name}'; known: {', '.join(_NETWORKS)}.")
     network = _NETWORKS[class_name]
-    arguments = {"sources": _STEMS, **dict(zip(("sources",), args, strict=False)), **kwargs}
+    arguments = {"sources": args[0] if args else _STEMS, **kwargs}
     if class_name == "demucs.model.Demucs":
         arguments, state = _VERSION_2 | arguments, from_demucs_v2(state)
     known = known_kwargs(network)

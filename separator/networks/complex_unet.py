@@ -14,6 +14,7 @@ Reference:
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -52,7 +53,7 @@ class ComplexUNetCore(nn.Module):
                 nn.BatchNorm2d(after),
                 nn.LeakyReLU(0.2),
             )
-            for before, after in zip([inputs, *widths], widths, strict=False)
+            for before, after in pairwise([inputs, *widths])
         )
         incoming = [widths[-1], *(2 * outer for outer in widths[-2::-1])]
         self.up = nn.ModuleList(

@@ -20,6 +20,7 @@ Reference:
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -212,7 +213,7 @@ class TfcTdfCore(nn.Module):
         self.encoder_blocks = nn.ModuleList()
         self.bottleneck_block = Blocks(widths[-1], widths[-1], freqs[-1], **options)
         self.decoder_blocks = nn.ModuleList()
-        for c, wider, f in zip(widths, widths[1:], freqs, strict=False):
+        for (c, wider), f in zip(pairwise(widths), freqs[:-1], strict=True):
             down = nn.Conv2d(c, wider, scale, scale, bias=False)
             up = nn.ConvTranspose2d(wider, c, scale, scale, bias=False)
             self.encoder_blocks.append(

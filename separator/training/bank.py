@@ -11,6 +11,7 @@ breath and stroke is real (or as real as what the bank was made of), and no two 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
 
@@ -106,7 +107,8 @@ class Bank:
         Raises:
             ConfigError: The bank has no such stem.
         """
-        first = dict(zip(self.counts, np.cumsum([0, *self.counts.values()]).tolist(), strict=False))
+        ends = dict(zip(self.counts, accumulate(self.counts.values()), strict=True))
+        first = {stem: end - self.counts[stem] for stem, end in ends.items()}
         for stem in stems:
             if not self.counts.get(stem):
                 known = nearest(stem, self.counts) or f" It has: {', '.join(self.counts)}."
