@@ -121,6 +121,6 @@ class STFT(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "STFT":
         """Follow the network to another device, but not to another type."""
         window = self.window
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        nn.Module._apply(self, fn, recurse)
         self.window = window.to(self.window.device)
         return self

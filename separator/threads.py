@@ -35,7 +35,7 @@ def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
         iterator = iter(source)
         try:
             for item in iterator:
-                put(lambda item=item: item)  # type: ignore[misc]
+                put(_giving(item))
                 if stopped.is_set():
                     break
             put(None)
@@ -52,6 +52,10 @@ def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
     finally:
         stopped.set()
         thread.join()
+
+
+def _giving(item: T) -> Callable[[], T]:
+    return lambda: item
 
 
 def _raising(error: BaseException) -> Callable[[], NoReturn]:

@@ -136,7 +136,7 @@ def make_signal(samples: int, sample_rate: int = 44100, channels: int = 2) -> Si
 
 def read_all(path: Path, **options: float) -> Signal:
     """Return a whole file as (channels, time)."""
-    with open_audio(path, **options) as reader:  # type: ignore[arg-type]
+    with open_audio(path, **options) as reader:
         return np.concatenate(list(reader), axis=1)
 
 
@@ -156,7 +156,7 @@ def song(tmp_path: Path) -> Callable[..., Path]:
         name: str, signal: Signal | None = None, rate: int = 44100, **options: object
     ) -> Path:
         signal = make_signal(rate, rate) if signal is None else signal
-        with AudioWriter(tmp_path / name, rate, len(signal), **options) as writer:  # type: ignore[arg-type]
+        with AudioWriter(tmp_path / name, rate, len(signal), **options) as writer:
             writer.write(signal)
         return tmp_path / name
 

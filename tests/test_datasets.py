@@ -386,7 +386,7 @@ def test_loaded_audio_takes_its_samples_to_another_process():
 
 
 def names(path: Path, **options: object) -> list[str]:
-    return [track.name for track in open_dataset(path, **options).tracks]  # type: ignore[arg-type]
+    return [track.name for track in open_dataset(path, **options).tracks]
 
 
 def test_the_official_list_takes_songs_out_of_train(root):

@@ -83,12 +83,7 @@ class StemWriter:
         self._writers: dict[str, AudioWriter] = {}
         tags = tags or (read_tags(source.path) if source else Tags())
         self._paths, self._sample_rate, self._channels = dict(paths), sample_rate, channels
-        self._options = {
-            "format": format,
-            "bitrate": bitrate,
-            "layout": source.layout if source else None,
-            "overwrite": overwrite,
-        }
+        self._format, self._bitrate, self._overwrite = format, bitrate, overwrite
         self._tags = {stem: tags.for_stem(stem) for stem in paths}
         self._bit_depth, self._source = bit_depth, source
         try:
@@ -163,15 +158,18 @@ class StemWriter:
 
     def _open(self, stem: str) -> AudioWriter:
         path = self._paths[stem]
-        name = self._options["format"] or path.suffix or "none"
-        depth = self._bit_depth or kept_bit_depth(output_format(str(name)), self._source)
+        name = self._format or path.suffix or "none"
+        depth = self._bit_depth or kept_bit_depth(output_format(name), self._source)
         return AudioWriter(
             path,
             self._sample_rate,
             self._channels,
+            format=self._format,
             bit_depth=depth,
+            bitrate=self._bitrate,
+            layout=self._source.layout if self._source else None,
             tags=self._tags[stem],
-            **self._options,  # type: ignore[arg-type]
+            overwrite=self._overwrite,
         )
 
     def _clips(self, stem: str) -> bool:

@@ -60,11 +60,12 @@ class _Config(_Section):
 class _Loader(yaml.SafeLoader):
     """The safe loader, and tuples."""
 
+    def construct_tuple(self, node: yaml.SequenceNode) -> tuple[Any, ...]:
+        """Read the tuples of the programs that write such files."""
+        return tuple(self.construct_sequence(node))
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple",
-    lambda loader, node: tuple(loader.construct_sequence(node)),  # type: ignore[arg-type]
-)
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_tuple)
 
 
 def read_msst(checkpoint: Path, config: Path) -> ForeignModel:

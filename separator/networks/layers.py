@@ -98,7 +98,7 @@ class RotaryEmbedding(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
         """Follow the network to another device, but keep float32: angles grow with positions."""
         freqs = self.freqs
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        nn.Module._apply(self, fn, recurse)
         self.freqs = freqs.to(self.freqs.device)
         return self
 

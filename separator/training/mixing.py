@@ -117,7 +117,8 @@ def first_samples(levels: Audio, sample_rate: int, activity: Activity) -> Intege
 @functools.lru_cache(maxsize=4096)
 def _opened(path: Path) -> npt.NDArray[np.generic]:
     """Map a file into memory, and keep it mapped: reading its header again costs more."""
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r")
+    return array
 
 
 Song = Mapping[str, Recording]

@@ -10,6 +10,7 @@ window until it is asked for, then transforms complex numbers where real ones wo
 rows at a time go forth and back, in the cache on a processor, and only the gradient is kept.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,10 +42,8 @@ def mean_modulus(signal: Tensor, n_fft: int, hop_length: int, win_length: int) -
     before, after = n_fft // 2 - (n_fft - win_length) // 2, n_fft // 2 - (n_fft - middle) // 2
     frames = 1 + rows.shape[-1] // hop_length
     padded = F.pad(rows, (before, after), mode="reflect")
-    mean: Tensor = _MeanModulus.apply(  # type: ignore[no-untyped-call]
-        padded, n_fft, hop_length, win_length, frames
-    )
-    return mean
+    mean: Callable[..., Tensor] = _MeanModulus.apply
+    return mean(padded, n_fft, hop_length, win_length, frames)
 
 
 class _MeanModulus(torch.autograd.Function):
