@@ -382,7 +382,10 @@ _LAST = ("weights", "licence", "note", "training_data", "source", "scores")
 
 
 def write_card(card: AnyCard, folder: Path) -> Path:
-    """Write a card into `folder` as `<name>.yaml`, without the fields left at their defaults."""
+    """Write a card into `folder` as `<name>.yaml`, without the fields left at their defaults.
+
+    The file appears whole or not at all: others may be reading the folder meanwhile.
+    """
     data = card.model_dump(mode="json", exclude_defaults=True)
     between = (key for key in data if key not in _LAST)
     data = {key: data[key] for key in (*_FIRST, *between, *_LAST) if key in data}
@@ -397,5 +400,10 @@ def write_card(card: AnyCard, folder: Path) -> Path:
         score["values"] = _Inline(score["values"])
     path = folder / f"{card.name}.yaml"
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    path.write_text(text, encoding="utf-8")
+    part = folder / f".{path.name}.part"
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from separator.cards import MIXTURE, AnyCard, Card, Ensemble, Member, read_card
-from separator.errors import ConfigError, ModelError, nearest
-from separator.zoo import find_card
+from separator.errors import ConfigError, ModelError, SeparatorError, nearest
+from separator.zoo import find_card, survey
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,24 @@ def resolve(card: AnyCard) -> Tree:
             of a stem that sum to zero.
     """
     return _resolve(card, ())
+
+
+def usable_cards() -> tuple[list[AnyCard], list[str]]:
+    """Return all cards that can be used, sorted by name, and a line on each other one.
+
+    One bad file must hide no other model: it can't be read, or it is an ensemble whose members
+    are unknown or don't fit.
+    """
+    cards, problems = survey()
+    usable = []
+    for card in cards:
+        try:
+            resolve(card)
+        except SeparatorError as error:
+            problems.append(str(error))
+        else:
+            usable.append(card)
+    return usable, problems
 
 
 def taken(member: Member, card: AnyCard) -> dict[str, str]:

@@ -13,23 +13,18 @@ find_card(name) -> Card -> weights_path(card) -> load_network(card)
 import contextlib
 import json
 import os
-import re
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from separator.cards import NOT_STATED, AnyCard, Card, Ensemble, read_card, write_card
+from separator.cards import AnyCard, Card, Ensemble, read_card
 from separator.downloads import Progress, fetch, megabytes, sha256_of
 from separator.errors import ConfigError, ModelError, nearest
 from separator.resources import data_folder
-from separator.schema import validate
 
 if TYPE_CHECKING:  # listing models must not wait for torch
     from torch import nn
 
-    from separator.checkpoints.families import ForeignModel
     from separator.checkpoints.states import State
 
 DEFAULT_MODEL = "pocket"
@@ -48,6 +43,25 @@ def list_cards(folders: Sequence[Path] | None = None) -> list[AnyCard]:
         ConfigError: a card breaks the schema, or two have the same name.
     """
     return [read_card(path) for _, path in sorted(_card_paths(folders).items())]
+
+
+def survey(folders: Sequence[Path] | None = None) -> tuple[list[AnyCard], list[str]]:
+    """Read the cards that can be read, sorted by name; return them, and a line on each other one.
+
+    Where two have the same name, it is the first that is returned.
+    """
+    cards: dict[str, AnyCard] = {}
+    problems = []
+    for path in _card_files(folders):
+        try:
+            card = read_card(path)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        first = cards.setdefault(card.name, card)
+        if first is not card and first.path:
+            problems.append(_twins(first.path, path))
+    return [cards[name] for name in sorted(cards)], problems
 
 
 def find_card(name: str, folders: Sequence[Path] | None = None) -> AnyCard:
@@ -236,46 +250,6 @@ def build(card: Card) -> "nn.Module":
     )
 
 
-def add_model(
-    checkpoint: Path,
-    config: Path | None = None,
-    *,
-    stems: Sequence[str] = (),
-    name: str | None = None,
-    folder: Path | None = None,
-    copy: bool = False,
-) -> Card:
-    """Make a card for a checkpoint of another program; see `separator.checkpoints.foreign`.
-
-    Args:
-        checkpoint: the weights; they are read, checked against the network, and hashed.
-        config: the YAML file that belongs to them, if there is one.
-        stems: names of the estimates, where nothing else names them.
-        name: of the model; made from the checkpoint's name unless given.
-        folder: where the card goes, the user's folder unless given.
-        copy: copy the checkpoint next to the card; otherwise the card points to where it is.
-
-    Raises:
-        ModelError: the checkpoint can't be read or doesn't fit, or the card can't be written.
-        ConfigError: the YAML lacks something, or the name is taken or not allowed.
-    """
-    from separator.checkpoints.foreign import read_model
-
-    folder = folder or user_folder()
-    name = free_name(name or plain_name(checkpoint), folder)
-    model = read_model(checkpoint, config, tuple(stems))
-    return write_model(model, checkpoint, name, folder, copy=copy)
-
-
-def plain_name(path: Path) -> str:
-    """Make the name of a card out of a file's.
-
-    >>> plain_name(Path("My Model (v2).ckpt"))
-    'my-model-v2'
-    """
-    return re.sub(r"[^a-z0-9.]+", "-", path.stem.lower()).strip("-.")
-
-
 def free_name(name: str, folder: Path) -> str:
     """Return a name that no card has.
 
@@ -286,44 +260,6 @@ def free_name(name: str, folder: Path) -> str:
     if name in taken:
         raise ConfigError(f"There is a model '{name}' already ('{taken[name]}'). Choose a name.")
     return name
-
-
-def write_model(
-    model: "ForeignModel", weights: Path, name: str, folder: Path, *, copy: bool = False
-) -> Card:
-    """Write the card of a foreign model whose weights have been checked.
-
-    Raises:
-        ModelError: the card can't be written.
-        ConfigError: the name or a stem's is not allowed.
-    """
-    file = folder / "weights" / f"{name}{weights.suffix}" if copy else weights.resolve()
-    beside = copy or file.parent == (folder / "weights").resolve()
-    fields = asdict(model)
-    fields |= {
-        "name": name,
-        "description": f"{', '.join(model.stems)} (added from {weights.name})",
-        "weights": {
-            "file": f"weights/{file.name}" if beside else str(file),
-            "sha256": sha256_of(weights),
-            "bytes": weights.stat().st_size,
-            "format": fields.pop("format"),
-        },
-        "licence": NOT_STATED,
-    }
-    card = validate(Card, fields, f"{name}.yaml")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if copy:
-            file.parent.mkdir(exist_ok=True)
-            part = file.with_name(f"{file.name}.part")
-            shutil.copyfile(weights, part)
-            part.replace(file)
-        written = read_card(write_card(card, folder))
-    except OSError as error:
-        raise ModelError(f"Can't write to '{folder}': {error.strerror or error}.") from error
-    assert isinstance(written, Card)
-    return written
 
 
 def _check(path: Path, card: Card, verify: bool) -> None:
@@ -370,15 +306,24 @@ def _remember(path: Path, sha256: str) -> None:
 def _card_paths(folders: Sequence[Path] | None) -> dict[str, Path]:
     """Map the names of all cards to their files."""
     paths: dict[str, Path] = {}
-    for folder in (data_folder("models"), user_folder()) if folders is None else folders:
-        for path in sorted(folder.glob("*.yaml")):
-            if path.stem in paths:
-                raise ConfigError(
-                    f"Two cards are called '{path.stem}': '{paths[path.stem]}' and '{path}'. "
-                    "Rename one (its file and its 'name')."
-                )
-            paths[path.stem] = path
+    for path in _card_files(folders):
+        if path.stem in paths:
+            raise ConfigError(_twins(paths[path.stem], path))
+        paths[path.stem] = path
     return paths
+
+
+def _card_files(folders: Sequence[Path] | None) -> list[Path]:
+    """List the files of all cards, folder by folder."""
+    chosen = (data_folder("models"), user_folder()) if folders is None else folders
+    return [path for folder in chosen for path in sorted(folder.glob("*.yaml"))]
+
+
+def _twins(first: Path, second: Path) -> str:
+    return (
+        f"Two cards are called '{first.stem}': '{first}' and '{second}'. "
+        "Rename one (its file and its 'name')."
+    )
 
 
 def _only_card(folder: Path) -> Path:

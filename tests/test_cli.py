@@ -218,6 +218,16 @@ def test_models_are_listed_and_filtered(cli, tiny_models, tmp_path, monkeypatch)
     assert "rest 9.00 dB, whistle 3.25 dB (uSDR, MUSDB18; a paper)" in shown
 
 
+def test_a_bad_card_is_named_beside_the_others(cli, tmp_path, monkeypatch):
+    models = Path(os.environ["SEPARATOR_MODELS"])
+    (models / "half.yaml").write_text("name: half\ndescription: 'cut sho")
+    listed = cli("models")
+    assert "tiny" in listed.stdout and "pocket" in listed.stdout
+    (line,) = [line for line in listed.stderr.splitlines() if "half.yaml" in line]
+    assert line.startswith("left out: ")
+    assert " in " in cli("info").stdout
+
+
 def test_an_ensemble_is_listed_and_runs(cli, tiny_models, tmp_path, monkeypatch):
     monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path))
     own_card(tiny_models, tmp_path)

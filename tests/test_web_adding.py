@@ -1,5 +1,6 @@
 """Models added from uploads: every format, in whatever order and folders the files arrive."""
 
+import errno
 import hashlib
 import os
 import pickle
@@ -14,8 +15,10 @@ import yaml
 from conftest import make_signal
 from test_foreign import hybrid, package, unmix, unmix_folder
 
+from separator import adding
+from separator.adding import add_path
 from separator.api import Separator
-from separator.cards import AnyCard, Ensemble
+from separator.cards import AnyCard, Ensemble, write_card
 from separator.errors import ConfigError, ModelError
 from separator.networks import mdx_onnx
 from separator.web.adding import add_files
@@ -97,6 +100,75 @@ def test_a_bag_of_demucs_files(tmp_path, uploads, count):
     assert isinstance(card, Ensemble)
     assert [member.model for member in card.members] == [f"bag-{name}" for name in names]
     works(card)
+
+
+def evil(path: Path) -> Path:
+    torch.save({"state_dict": {}, "x": Bomb(path.with_suffix(".proof"))}, path)
+    return path
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("later", ["evil", "weights", "disk"])
+def test_a_bag_is_added_whole_or_not_at_all(tmp_path, folder, monkeypatch, copy, later):
+    names = ["aaaa1111", "bbbb2222"]
+    for name in names:
+        package(hybrid(), tmp_path / f"{name}.safetensors")
+    bag = {"models": names}
+    if later == "evil":
+        names[1] = evil(tmp_path / "bbbb2222.th").stem
+        (tmp_path / "bbbb2222.safetensors").unlink()
+    if later == "weights":
+        bag["weights"] = [[1.0, 1.0], [1.0]]  # two stems, one weight
+    if later == "disk":
+        monkeypatch.setattr(adding, "write_card", full_after(2))
+    (tmp_path / "bag.yaml").write_text(yaml.safe_dump(bag))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises((ModelError, ConfigError), match=r"asks to run|Row 2|No space left"):
+        add_path(tmp_path / "bag.yaml", copy=copy)
+    assert sorted(path for path in tmp_path.iterdir() if path != folder) == before
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def full_after(cards: int):
+    """Return a `write_card` for a disk that has room for so many cards."""
+    left = iter(range(cards))
+
+    def write(card: AnyCard, folder: Path) -> Path:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_card(card, folder)
+
+    return write
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "folder"])
+def test_no_weights_stay_without_their_card(tmp_path, folder, monkeypatch, kind):
+    source = tmp_path / "x"
+    if kind == "folder":
+        unmix_folder(source, unmix("vocals"))
+    else:
+        source = package(hybrid(), tmp_path / "x.safetensors")
+    monkeypatch.setattr(adding, "write_card", full_after(0))
+    with pytest.raises(ModelError, match=r"Can't write to .*No space left"):
+        add_path(source, copy=True)
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_bad_card_hides_no_other_and_is_named_until_it_is_mended(tiny_models, folder):
+    catalog = Catalog()
+    assert not catalog.problems()
+    shutil.copytree(tiny_models, folder)
+    text = (folder / "tiny.yaml").read_text()
+    (folder / "half.yaml").write_text(text[: len(text) // 2])
+    alone = "name: alone\ndescription: x\nstems: [a]\nmembers: [{model: gone}]\nlicence: MIT\n"
+    (folder / "alone.yaml").write_text(alone)
+    assert catalog.find("tiny") and catalog.find("pocket")
+    half, lonely = catalog.problems()
+    assert "half.yaml" in half
+    assert "alone" in lonely and "gone" in lonely
+    (folder / "half.yaml").write_text(text.replace("name: tiny", "name: half"))
+    assert catalog.find("half").name == "half"
+    assert catalog.problems() == [lonely]
 
 
 def test_the_files_of_an_open_unmix_folder(tmp_path, uploads):

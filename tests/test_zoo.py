@@ -1,5 +1,6 @@
 """Cards, the search for them, and the way from a card to a network."""
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 
 from separator import zoo
+from separator.adding import add_model
 from separator.cards import Card, Ensemble, Weights, parse_card, read_card, write_card
 from separator.checkpoints.states import FORMATS
 from separator.errors import ConfigError, ModelError
@@ -23,12 +25,12 @@ from separator.resources import data_folder
 from separator.segments import RECIPES
 from separator.zoo import (
     DEFAULT_MODEL,
-    add_model,
     find_card,
     is_available,
     list_cards,
     load_network,
     local_path,
+    survey,
     weights_path,
 )
 
@@ -175,6 +177,48 @@ def test_a_card_replaces_no_other(tmp_path: Path) -> None:
     for search in (list_cards, lambda: find_card(taken)):
         with pytest.raises(ConfigError, match=f"Two cards are called '{taken}'"):
             search()
+
+
+def test_a_bad_card_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    taken = list_cards()[0].name
+    write_card(parse_card(CARD, "x"), folder)
+    write_card(parse_card({**CARD, "name": taken}, "x"), folder)
+    (folder / "half.yaml").write_text("name: half\ndescription: 'cut sho")
+    (folder / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (folder / "empty.yaml").write_text("")
+    (folder / "folder.yaml").mkdir()
+    (folder / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    (folder / "typo.yaml").write_text("name: typo\nstem: [a]\n")
+    cards, problems = survey()
+    bundled = {card.name for card in list_cards([data_folder("models")])}
+    assert {card.name for card in cards} == {*bundled, "tiny"}
+    assert [card.name for card in cards] == sorted(card.name for card in cards)
+    assert next(card for card in cards if card.name == taken).folder == data_folder("models")
+    assert len(problems) == 7 and not any("\n" in problem for problem in problems)
+    for name in ("half", "bytes", "empty", "folder", "gone", "typo", taken):
+        assert any(f"{name}.yaml" in problem for problem in problems)
+
+
+def test_a_card_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = parse_card(CARD, "x")
+    folder = tmp_path / "models"
+    path = write_card(card, folder)
+    before = path.read_text()
+    assert list(folder.iterdir()) == [path]
+    write = Path.write_text
+
+    def half(self: Path, text: str, **options: Any) -> int:
+        write(self, text[: len(text) // 2], **options)
+        assert path.read_text() == before, "whoever reads meanwhile finds the old card"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="No space"):
+        write_card(card.model_copy(update={"description": "another"}), folder)
+    assert list(folder.iterdir()) == [path] and path.read_text() == before
 
 
 def test_a_card_is_called_as_its_file(tmp_path: Path) -> None:

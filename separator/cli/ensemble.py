@@ -49,15 +49,13 @@ def fit(
     from separator.api import Separator
     from separator.cards import write_card
     from separator.members import resolve
-    from separator.zoo import list_cards, user_folder
+    from separator.zoo import free_name, user_folder
 
     cards = [chosen_card(model) for model in values.words(models)]
     if len(cards) < 2:
         raise ConfigError("--models names fewer than two members; name those to be weighed.")
     folder = folder or user_folder()
-    path = folder / f"{name}.yaml"
-    if path.exists() or any(card.name == name for card in list_cards()):
-        raise ConfigError(f"There is a model '{name}' already; choose another name.")
+    free_name(name, folder)
     found = fitting.find_songs(songs)
     card = fitting.draft(name, cards, found, values.words(stems))
     resolve(card)

@@ -59,13 +59,14 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 def _folders() -> Iterator[tuple[str, str]]:
     from separator.downloads import megabytes
+    from separator.members import usable_cards
     from separator.resources import data_folder
-    from separator.zoo import cache_dir, is_offline, list_cards, user_folder
+    from separator.zoo import cache_dir, is_offline, user_folder
 
     cache = cache_dir()
     files = [path for path in cache.rglob("*") if path.is_file()] if cache.is_dir() else []
     size = megabytes(sum(path.stat().st_size for path in files))
-    yield "models", f"{len(list_cards())} in {data_folder('models')} and {user_folder()}"
+    yield "models", f"{len(usable_cards()[0])} in {data_folder('models')} and {user_folder()}"
     yield "weights", f"{size} in {cache}"
     yield "downloads", "off (SEPARATOR_OFFLINE)" if is_offline() else "on, where asked for"
 

@@ -37,9 +37,12 @@ def models(
     """List the models that can be used; also: show, download and add one."""
     if ctx.invoked_subcommand:
         return
-    from separator.zoo import list_cards
+    from separator.members import usable_cards
 
-    cards = [card for card in list_cards() if _matches(card, search, stem, licence)]
+    usable, problems = usable_cards()
+    for problem in problems:
+        message(f"left out: {problem}")
+    cards = [card for card in usable if _matches(card, search, stem, licence)]
     cards.sort(key=lambda card: _place(card) in (_TO_DOWNLOAD, _MISSING))  # what is here first
     if as_json:
         line(json.dumps([_as_dict(card) for card in cards], indent=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from separator.cards import AnyCard, Card, Ensemble
 from separator.downloads import Progress, megabytes
-from separator.errors import ConfigError, ModelError, SeparatorError, nearest
-from separator.members import resolve
+from separator.errors import ModelError, nearest
+from separator.members import resolve, usable_cards
 from separator.resources import data_folder
 from separator.zoo import (
     DEFAULT_MODEL,
@@ -20,7 +21,6 @@ from separator.zoo import (
     download,
     is_available,
     is_offline,
-    list_cards,
     local_path,
     user_folder,
 )
@@ -43,16 +43,28 @@ class Catalog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stamp: object = None
-        self._cards: dict[str, AnyCard] = {}
+        self._cards: list[AnyCard] = []
+        self._problems: list[str] = []
 
     def cards(self) -> list[AnyCard]:
-        """Return all cards: what runs at once first, then by name."""
+        """Return all cards that can be used: what runs at once first, then by name."""
+        self._renew()
+        return sorted(self._cards, key=_usefulness)
+
+    def problems(self) -> list[str]:
+        """Say in a line each why cards are left out."""
+        self._renew()
+        return self._problems
+
+    def _renew(self) -> None:
+        """Read the cards again if one of their files has changed."""
         with self._lock:
-            stamp = [_modified(folder) for folder in (data_folder("models"), user_folder())]
+            stamp = [_stamp(folder) for folder in (data_folder("models"), user_folder())]
             if stamp != self._stamp:
-                self._cards = {card.name: card for card in _readable_cards()}
+                self._cards, self._problems = usable_cards()
                 self._stamp = stamp
-        return sorted(self._cards.values(), key=_usefulness)
+                for problem in self._problems:
+                    log.warning("A model is left out: %s", problem)
 
     def find(self, name: str) -> AnyCard:
         """Return the card of that name.
@@ -115,36 +127,23 @@ class Catalog:
 
     def _forget(self, card: AnyCard) -> None:
         weights = card.bundled if isinstance(card, Card) else None
-        if weights and weights.resolve().parent == (user_folder() / "weights").resolve():
-            weights.unlink(missing_ok=True)
         if card.path:
             card.path.unlink(missing_ok=True)
+        if weights and weights.resolve().parent == (user_folder() / "weights").resolve():
+            weights.unlink(missing_ok=True)
 
     def is_added(self, card: AnyCard) -> bool:
         """Whether the card lies in the user's own folder."""
         return card.path is not None and card.path.parent.resolve() == user_folder().resolve()
 
 
-def _readable_cards() -> list[AnyCard]:
-    try:
-        return [card for card in list_cards() if _is_whole(card)]
-    except ConfigError as error:  # one bad card of the user's must not close the whole app
-        log.warning("The cards in '%s' are left out: %s", user_folder(), error)
-        return list_cards([data_folder("models")])
-
-
-def _is_whole(card: AnyCard) -> bool:
-    """Tell whether the models of an ensemble are known; without them it can't be shown."""
-    try:
-        resolve(card)
-    except SeparatorError as error:
-        log.warning("'%s' is left out: %s", card.name, error)
-        return False
-    return True
-
-
-def _modified(folder: Path) -> float:
-    return folder.stat().st_mtime if folder.is_dir() else 0.0
+def _stamp(folder: Path) -> list[tuple[str, int]]:
+    """Return what changes when a card comes, goes or is written to."""
+    with suppress(OSError), os.scandir(folder) as files:  # it need not exist
+        return sorted(
+            (file.name, file.stat().st_mtime_ns) for file in files if file.name.endswith(".yaml")
+        )
+    return []
 
 
 def _usefulness(card: AnyCard) -> tuple[bool, bool, str]:
