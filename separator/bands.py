@@ -77,6 +77,9 @@ def musical_bands(count: int, *, n_fft: int, sample_rate: int) -> Bands:
     Reference: Watcharasupat et al., "A generalized bandsplit neural network for cinematic audio
     source separation", 2023, arXiv 2309.02539, section III.
 
+    Raises:
+        ConfigError: The FFT has fewer bins than there are bands, or there is one band only.
+
     >>> musical_bands(3, n_fft=32, sample_rate=44100)
     ((0, 4), (1, 12), (6, 17))
     """

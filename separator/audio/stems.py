@@ -118,6 +118,7 @@ class StemWriter:
 
         Raises:
             AudioError: An earlier block couldn't be written.
+            ConfigError: The stems aren't those that were begun.
         """
         self._check()
         if blocks.keys() != self._paths.keys():

@@ -124,7 +124,11 @@ class AudioWriter:
             self.publish()
 
     def finish(self) -> None:
-        """Finish the hidden file, tags included."""
+        """Finish the hidden file, tags included.
+
+        Raises:
+            AudioError: It can't be written; nothing is left behind.
+        """
         try:
             self._encoder.finish()
             self._file.close()
@@ -135,7 +139,11 @@ class AudioWriter:
             raise write_error(self.path, error) from error
 
     def publish(self) -> None:
-        """Give the finished file its name."""
+        """Give the finished file its name.
+
+        Raises:
+            AudioError: Another file has it now, or it can't be given; nothing is left behind.
+        """
         try:
             self._check_free()
             self._temporary.replace(self.path)

@@ -101,6 +101,9 @@ def unpack(planes: Tensor, count: int) -> Tensor:
 
     Shape: `(blocks, planes, words)`, or without blocks; to `(count,)`, int64.
 
+    Raises:
+        ValueError: fewer numbers are there.
+
     >>> unpack(torch.tensor([[1, 3], [2, 0]], dtype=torch.uint8), 4)
     tensor([1, 1, 2, 1])
     """

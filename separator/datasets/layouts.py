@@ -104,7 +104,8 @@ def find_kind(root: Path, kind: str) -> str:
     """Return `kind`, or for "auto" the kind that the folder looks like.
 
     Raises:
-        ConfigError: The kind is unknown, or the folder isn't there.
+        ConfigError: The kind is unknown, the folder isn't there, or its songs would be of a kind
+            but for one stem.
     """
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"

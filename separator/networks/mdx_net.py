@@ -124,7 +124,11 @@ class MdxNet(nn.Module):
 
 
 def stream(name: str, fixed: Mapping[str, Any], parameters: Mapping[str, Any]) -> nn.Module:
-    """Build the network of a stream from what all streams share and its own hyper-parameters."""
+    """Build the network of a stream from what all streams share and its own hyper-parameters.
+
+    Raises:
+        ConfigError: a hyper-parameter is given for one stream that all of them share.
+    """
     if taken := fixed.keys() & parameters.keys():
         raise ConfigError(
             f"The streams of MDX-Net share {', '.join(fixed)}; leave {', '.join(sorted(taken))} "

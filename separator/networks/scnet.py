@@ -54,6 +54,9 @@ def split_bins(
 ) -> list[Band]:
     """Share the bins among bands by the given ratios; the last band takes what is left.
 
+    Raises:
+        ConfigError: the lists aren't equally long, or a band is too narrow for its kernel.
+
     >>> [band.bins for band in split_bins(2049, (0.175, 0.392, 0.433), (3, 4, 16), (1, 4, 16))]
     [359, 803, 887]
     """

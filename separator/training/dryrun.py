@@ -228,6 +228,7 @@ def measure_speed(recipe: Recipe, *, seconds: float = 3.0) -> float:
 
     Raises:
         ModelError: memory is too small.
+        ConfigError: the core is to be compiled, and there is no compiler for it.
     """
     device = pick_device(recipe.hardware.accelerator.replace("gpu", "cuda"))
     try:
