@@ -392,17 +392,9 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
         ConfigError: A setting that isn't allowed.
     """
     card = tree.card
-    if tree.is_network or isinstance(card, Card):
-        first = tree.models[0]  # if there are several, they differ in their stems only
-        runner, plan = runners[card.name], settings.plan(first)
-        _check_length(card, plan, runner)
-        return Solo(
-            card.stems,
-            tuple(stem for model in tree.models for stem in model.stems),
-            runner,
-            plan,
-            first.normalization == "track",
-        )
+    if tree.is_network:
+        return _solo(tree, runners[card.name], settings)
+    assert isinstance(card, Ensemble)  # a model is a network
     parts = tuple(
         Part(
             name=below.card.name,
@@ -415,6 +407,19 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
         for member, below in zip(card.members, tree.members, strict=True)
     )
     return Group(card, parts, card.stems)
+
+
+def _solo(tree: Tree, runner: Runner, settings: Settings) -> Solo:
+    first = tree.models[0]  # if there are several, they differ in their stems only
+    plan = settings.plan(first)
+    _check_length(tree.card, plan, runner)
+    return Solo(
+        tree.card.stems,
+        tuple(stem for model in tree.models for stem in model.stems),
+        runner,
+        plan,
+        first.normalization == "track",
+    )
 
 
 def _weights(card: Ensemble, member: Member, below: AnyCard) -> dict[str, float]:

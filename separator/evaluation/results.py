@@ -148,24 +148,33 @@ def check_place(folder: Path, split: str, data: str, place: str) -> None:
         ConfigError: There is one of another data set.
     """
     for method in sorted(folder.glob(f"*/{safe_name(split)}")):
-        first = next(iter(sorted(method.glob("*.json"))), None)
+        first = min(method.glob("*.json"), default=None)
         try:
             run = read_result(first).run if first else None
         except ConfigError:
             continue
         if run and (run.data, run.place) != (data, place):
             raise ConfigError(
-                f"'{folder}' holds results of {_called(run.data, run.place)}, not of "
-                f"{_called(data, place)}; give each data set a folder of its own."
+                f"'{folder}' holds results of {data_set(run.data, run.place)}, not of "
+                f"{data_set(data, place)}; give each data set a folder of its own."
             )
 
 
-def _called(data: str, place: str) -> str:
+def data_set(data: str, place: str) -> str:
+    """Name a data set, for people: its kind, and its folder if it has one.
+
+    >>> data_set("dnr", "/music/dnr")
+    "dnr in '/music/dnr'"
+    """
     return f"{data} in '{place}'" if place else data
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all.
+
+    Raises:
+        ConfigError: It can't be written.
+    """
     part = temporary_path(path)
     try:
         part.write_text(text, encoding="utf-8")

@@ -25,6 +25,7 @@ from separator.evaluation.results import (
     FRAME_METRICS,
     Kind,
     TrackResult,
+    data_set,
     find_results,
     safe_name,
     write_text,
@@ -244,7 +245,7 @@ def _with_frames_written(
 
 
 def _check_settings(results: Sequence[TrackResult], folder: Path) -> None:
-    data = sorted({f"{result.run.data} {result.run.place}".strip() for result in results})
+    data = sorted({data_set(result.run.data, result.run.place) for result in results})
     if len(data) > 1:
         raise ConfigError(
             f"'{folder}' holds results of different data sets ({', '.join(data)}), whose averages "
