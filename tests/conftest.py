@@ -1,5 +1,6 @@
 """Signals, files and models that the tests share; all are synthesised."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,16 @@ pytest.register_assert_rewrite("browsing", "evaluation_runs", "training_runs")
 Signal = npt.NDArray[np.float32]
 
 
+def weights_entry(file: Path, format: str = "safetensors") -> dict[str, object]:
+    """Return what a card beside a file of weights says of it."""
+    content = file.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"file": file.name, "sha256": sha256, "bytes": len(content), "format": format}
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> Path:
     """A folder with the card `tiny` and its random weights: a BS-RoFormer of four stems."""
-    import hashlib
-
     import torch
     import yaml
     from safetensors.torch import save_file
@@ -53,12 +59,7 @@ def tiny_models(tmp_path_factory) -> Path:
         "stems": stems,
         "segment": 1.0,
         "overlap": 0.25,
-        "weights": {
-            "file": weights.name,
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "bytes": weights.stat().st_size,
-            "format": "safetensors",
-        },
+        "weights": weights_entry(weights),
         "licence": "MIT",
         "training_data": "none: the weights are random",
     }

@@ -1,11 +1,11 @@
 from fractions import Fraction
-from hashlib import sha256
 from inspect import signature
 
 import pytest
 import reference
 import torch
 import yaml
+from conftest import weights_entry
 from safetensors.torch import save_file
 
 from separator.api import Separator
@@ -112,12 +112,10 @@ def test_a_transformer_refuses_segments_longer_than_its_training_examples(tmp_pa
     case = reference.CASES["htdemucs"]
     file = tmp_path / "tiny.safetensors"
     save_file(reference.network("htdemucs").state_dict(), file)
-    weights = {"file": file.name, "format": "safetensors", "bytes": file.stat().st_size}
-    weights["sha256"] = sha256(file.read_bytes()).hexdigest()
     parameters = {key: value for key, value in case.parameters.items() if key != "stems"}
     card = {"name": "tiny", "description": "Tiny", "network": "htdemucs", "licence": "MIT"}
     card |= {"parameters": parameters, "stems": case.parameters["stems"], "segment": 0.1}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(card | {"weights": weights}))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(card | {"weights": weights_entry(file)}))
     options = {"device": "cpu", "precision": "float32"}
     with pytest.raises(ConfigError, match=r"at most 0.1 s .* of 0.11 s. Use --segment 0.1,"):
         Separator(tmp_path / "tiny.yaml", segment=0.11, **options)

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from conftest import music
+from conftest import music, weights_entry
 from torch import nn
 
 from separator.api import Separator, load_model
@@ -572,8 +572,6 @@ def test_cards_of_ensembles_survive_writing(zoo, tmp_path):
 @pytest.fixture(scope="module")
 def pair(tiny_models, tmp_path_factory):
     """A folder with two tiny RoFormers of different weights, and their mean."""
-    import hashlib
-
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path_factory.mktemp("pair")
@@ -588,9 +586,7 @@ def pair(tiny_models, tmp_path_factory):
             for key, value in state.items()
         }
         save_file(changed, folder / f"{name}.safetensors")
-        data = (folder / f"{name}.safetensors").read_bytes()
-        weights = {"file": f"{name}.safetensors", "bytes": len(data), "format": "safetensors"}
-        weights["sha256"] = hashlib.sha256(data).hexdigest()
+        weights = weights_entry(folder / f"{name}.safetensors")
         (folder / f"{name}.yaml").write_text(
             yaml.safe_dump(card | {"name": name, "weights": weights})
         )

@@ -1,10 +1,9 @@
-import hashlib
-
 import numpy as np
 import pytest
 import reference
 import torch
 import yaml
+from conftest import weights_entry
 
 from separator.api import Separator
 from separator.cards import read_card
@@ -127,12 +126,9 @@ def targets(tmp_path):
         prefix = f"target_models.{stem}."
         file = tmp_path / f"{stem}.pth"
         torch.save({k.removeprefix(prefix): v for k, v in state.items() if prefix in k}, file)
-        content = file.read_bytes()
-        weights = {"file": file.name, "bytes": len(content), "format": "open_unmix"}
-        weights["sha256"] = hashlib.sha256(content).hexdigest()
         card = {"name": f"umx-{stem}", "network": "open_unmix", "parameters": parameters}
-        card |= {"stems": [stem], "segment": 1.0, "weights": weights, **common}
-        (tmp_path / f"umx-{stem}.yaml").write_text(yaml.safe_dump(card))
+        card |= {"stems": [stem], "segment": 1.0, "weights": weights_entry(file, "open_unmix")}
+        (tmp_path / f"umx-{stem}.yaml").write_text(yaml.safe_dump(card | common))
     members = [{"model": f"umx-{stem}"} for stem in ("bass", "vocals", "drums")]
     card = {"name": "umx", "stems": ["vocals", "drums", "bass"], "members": members, "wiener": 1}
     (tmp_path / "umx.yaml").write_text(yaml.safe_dump(card | {"domain": "network"} | common))
