@@ -16,6 +16,7 @@ import soundfile
 import torch
 import yaml
 from conftest import music
+from typer.core import TyperCommand
 
 import separator
 from separator.networks import build_network
@@ -278,8 +279,13 @@ def test_info_names_what_is_here_and_what_is_missing(cli, monkeypatch):
     assert "pip install 'separator[app]'" in told
 
 
-README = (Path(separator.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(separator.__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+CARDS = (ROOT / "models/README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^separator ((?:separate|models|info)\b.*)", README, re.MULTILINE)
+LONG_COMMANDS = re.findall(
+    r"^(?:\$ |torchrun .*-m )?separator ([a-z]+ .*)", README + CARDS, re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -292,6 +298,17 @@ def test_the_commands_of_the_readme_are_understood(cli, command):
         cli("models", "show", *words[2:])
     elif words[:2] != ["models", "add"]:  # which has a test of its own
         cli(*words)
+
+
+@pytest.mark.parametrize("command", [c for c in LONG_COMMANDS if c not in COMMANDS])
+def test_the_long_commands_of_the_readmes_are_parsed(cli, monkeypatch, command):
+    """What trains, measures or serves is not run here; its options are there and complete."""
+    parsed = []
+    anything = TyperCommand.__bases__[0]  # the base of groups, too
+    monkeypatch.setattr(anything, "invoke", lambda self, context: parsed.append(self.name))
+    words = shlex.split(command, comments=True)
+    cli(*words)
+    assert parsed[-1] in words
 
 
 def test_the_version(cli):
