@@ -35,7 +35,10 @@ REASONS = {
         ],
         f"a HyperACE variant: {VARIANT}",
     ),
-    "splifft/bs_roformer-unwa-inst_exp_value_residual": f"value residuals in it: {OWN_GRAPH}",
+    "splifft/bs_roformer-unwa-inst_exp_value_residual": (
+        "value residuals in it: programs use them in two ways with the same keys, in one of which "
+        "they do nothing, and it isn't known in which it was trained"
+    ),
     "zfturbo/bs_polarformer": f"PoPE positions in it: {OWN_GRAPH}",
     "zfturbo/mel_exp_8.9400": "its file is a zip archive in two parts",
     "splifft/bs_roformer-fruit-sw": "a conversion of another card's weights under unknown names",

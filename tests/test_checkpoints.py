@@ -162,12 +162,17 @@ def test_files_without_parameters(tmp_path: Path, content: Any) -> None:
         ("layers.1.0.layers.0.0.to_value_residual_mix.0.weight", "value residuals"),
         ("layers.0.0.layers.0.0.pope_embed.bias", "PoPE"),
         ("layers.0.0.layers.0.static_alpha", "hyper-connections"),
+        ("layers.0.0.layers.0.0.to_qkv.bias", "shared biases"),
+        ("encoder.0.pos_embed_f", "SCNet with masks"),
     ],
 )
 def test_variants_are_named(tmp_path: Path, state: State, key: str, word: str) -> None:
     path = tmp_path / "w.ckpt"
     torch.save({**state, key: torch.ones(1)}, path)
-    assert word in refused(path)
+    message = refused(path)
+    assert word in message
+    assert f"(it has '{key}')" in message
+    assert "can't be run" in message
 
 
 def test_what_does_not_fit_is_counted(state: State) -> None:
@@ -179,7 +184,7 @@ def test_what_does_not_fit_is_counted(state: State) -> None:
     message = str(caught.value)
     lost = len(state) - len(broken) + 1
     assert f"{lost} parameters missing (layers.1.1." in message
-    assert "1 parameters unknown (surplus)" in message
+    assert "; 1 parameter unknown (surplus); 1 parameter of another shape" in message
     assert "1 parameters of another shape (final_norm.gamma (9,) instead of (8,))" in message
     assert "\n" not in message
 
@@ -249,7 +254,9 @@ def test_one_target_leaves_a_residual(tmp_path: Path) -> None:
     ("section", "change", "message"),
     [
         ("model", {"skip_conection": True}, "unknown key 'skip_conection'. Did you mean 'skip_con"),
+        ("model", {"sources": []}, "The checkpoint is a bs_roformer: remove the key if that does"),
         ("model", {"use_pope": True}, "PoPE"),
+        ("model", {"use_shared_bias": True}, "shared biases"),
         ("model", {"linear_transformer_depth": 1}, "linear attention"),
         ("model", {"stft_hop_length": "441"}, "'stft_hop_length' is of type int, got '441'"),
         ("training", {"instruments": []}, "training.instruments"),

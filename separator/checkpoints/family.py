@@ -123,8 +123,9 @@ class Family:
             elif name not in self.ignored and name not in self.settings:
                 known = [*self.settings, *self.ignored, *self.refused]
                 raise ConfigError(
-                    f"{where}: unknown key '{name}'.{nearest(name, known)} Remove it if the model "
-                    "does without."
+                    f"{where}: unknown key '{name}'.{nearest(name, known)} The checkpoint is a "
+                    f"{self.network}: remove the key if that does without, or give the YAML that "
+                    "belongs to it."
                 )
         return ours
 

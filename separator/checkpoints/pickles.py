@@ -97,6 +97,8 @@ def _require_old_torch_file(path: Path) -> None:
     """Refuse, before unpickling, what can't be a checkpoint: a web page, a cut zip file."""
     with path.open("rb") as file:
         start = file.read(24)
+    if not start:
+        raise ModelError(f"'{path}' is empty. Download it again.")
     if start.startswith(b"PK"):
         raise ModelError(f"'{path}' is cut short. Download it again.")
     if not start.startswith(b"\x80\x02"):  # pickle protocol 2, which torch.save writes

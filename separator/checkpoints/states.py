@@ -112,7 +112,8 @@ def _summary(what: str, keys: list[str], limit: int = 3) -> str:
     if not keys:
         return ""
     more = ", ..." if len(keys) > limit else ""
-    return f"{len(keys)} parameters {what} ({', '.join(keys[:limit])}{more})"
+    count = "1 parameter" if len(keys) == 1 else f"{len(keys)} parameters"
+    return f"{count} {what} ({', '.join(keys[:limit])}{more})"
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
