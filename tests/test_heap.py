@@ -7,21 +7,25 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource
-from separator.heap import keep_freed_memory
-keep = {keep}
+import resource, threading
+from separator import heap
+keep = "{keep}"
 if keep:
-    assert keep_freed_memory()
+    assert getattr(heap, keep)()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def use():
-    block = bytearray(30 << 20)
+    block = bytearray({megabytes} << 20)
     block[::4096] = block[::4096]
-use()
-before = faults()
-for _ in range(10):
+def often():
     use()
-print(faults() - before)
+    before = faults()
+    for _ in range(10):
+        use()
+    print(faults() - before)
+thread = threading.Thread(target=often)
+thread.start()
+thread.join()
 """
 
 RELEASE = """
@@ -49,9 +53,10 @@ def test_what_was_kept_can_be_released():
 
 
 @glibc
-def test_freed_memory_is_used_again_without_page_faults():
-    faults = [
-        int(subprocess.check_output([sys.executable, "-c", PROGRAM.format(keep=keep)]))
-        for keep in (False, True)
-    ]
+@pytest.mark.parametrize(
+    ("keep", "megabytes"), [("keep_freed_memory", 30), ("keep_all_freed_memory", 200)]
+)
+def test_freed_memory_is_used_again_without_page_faults(keep, megabytes):
+    programs = [PROGRAM.format(keep=name, megabytes=megabytes) for name in ("", keep)]
+    faults = [int(subprocess.check_output([sys.executable, "-c", code])) for code in programs]
     assert faults[1] < 1000 < faults[0]

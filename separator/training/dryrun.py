@@ -245,7 +245,8 @@ def _measure_speed(recipe: Recipe, device: torch.device, seconds: float) -> floa
         checkpoint_activations(network)
     if recipe.compile:
         compile_core(network)
-    optimizer = build_optimizer(recipe.optimizer, network.modules())
+    fused = recipe.precision == "float32"
+    optimizer = build_optimizer(recipe.optimizer, network.modules(), fused=fused)
     samples = max(1, round(recipe.data.segment * recipe.sample_rate))
     shape = (recipe.data.batch, len(recipe.stems), recipe.channels, samples)
     targets = 0.1 * torch.randn(shape, device=device)

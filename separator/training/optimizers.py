@@ -93,12 +93,16 @@ def is_matrix(module: nn.Module, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and not isinstance(module, nn.Embedding)
 
 
-def build_optimizer(options: OptimizerOptions, modules: Iterable[nn.Module]) -> Optimizer:
+def build_optimizer(
+    options: OptimizerOptions, modules: Iterable[nn.Module], *, fused: bool = False
+) -> Optimizer:
     """Return the optimizer for the parameters that are trained.
 
     Args:
         options: from a recipe.
         modules: all modules that hold parameters of their own, as `nn.Module.modules` lists them.
+        fused: let Adam and AdamW pass over memory once instead of a dozen times; PyTorch chooses
+            otherwise. Lightning doesn't clip gradients for such optimizers in half precision.
 
     Raises:
         ConfigError: nothing is trained, or Muon finds no matrix.
@@ -126,7 +130,9 @@ def build_optimizer(options: OptimizerOptions, modules: Iterable[nn.Module]) -> 
             )
         ]
         if others:
-            rest = AdamW(list(others), options.rate, betas, eps, weight_decay=0.0)
+            rest = AdamW(
+                list(others), options.rate, betas, eps, weight_decay=0.0, fused=fused or None
+            )
             parts.append(rest)
         return Together(parts)
     if options.name == "rmsprop":
@@ -138,4 +144,4 @@ def build_optimizer(options: OptimizerOptions, modules: Iterable[nn.Module]) -> 
             momentum=options.momentum or 0.0,
         )
     adam = AdamW if options.name == "adamw" else Adam
-    return adam(everything, options.rate, betas, eps, decay)
+    return adam(everything, options.rate, betas, eps, decay, fused=fused or None)

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from separator.errors import Cancelled, ConfigError, ModelError
-from separator.heap import keep_freed_memory
+from separator.heap import keep_all_freed_memory
 from separator.schema import validate
 from separator.training.callbacks import LAST, Report, Reporter, Samples, Saver, Stopped
 from separator.training.memory import is_out_of_memory, what_to_change
@@ -83,7 +83,7 @@ def train(
         check_new(folder)
     if resume and not last.exists():
         raise ConfigError(f"There is nothing to resume: '{last}' doesn't exist.")
-    keep_freed_memory()
+    keep_all_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder)
     task = Task(recipe, folder, fresh=not resume)

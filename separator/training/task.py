@@ -99,7 +99,8 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule, which advances with every update."""
-        optimizer = build_optimizer(self.recipe.optimizer, self.network.modules())
+        fused = self.recipe.precision == "float32"
+        optimizer = build_optimizer(self.recipe.optimizer, self.network.modules(), fused=fused)
         schedule = build_schedule(self.recipe.schedule, optimizer, self.recipe.steps)
         return {
             "optimizer": optimizer,
