@@ -14,7 +14,9 @@ import pytest
 
 from separator.audio import AudioWriter, open_audio
 
-pytest.register_assert_rewrite("browsing", "evaluation_runs", "gain_models", "training_runs")
+pytest.register_assert_rewrite(
+    "browsing", "evaluation_runs", "gain_models", "songsets", "training_runs"
+)
 
 Signal = npt.NDArray[np.float32]
 

@@ -6,10 +6,25 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 import soundfile
 
 RATE = 8000
 FOUR = ("drums", "bass", "other", "vocals")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache of its own for each test."""
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """An empty folder for a data set, whose name is no split's."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
 
 
 def noise(seed: int, samples: int = 1000, channels: int = 2) -> np.ndarray:

@@ -18,19 +18,8 @@ from separator.datasets import MUSDB18_VALIDATION, LoadedAudio, from_musdb, open
 from separator.datasets.layouts import find_kind
 from separator.errors import AudioError, ConfigError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """A cache of its own for each test."""
-    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    """An empty folder for a data set, whose name is no split's."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
+pytest_plugins = ["songsets"]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 # ---- tracks: what is read is what the files hold, wherever one starts
