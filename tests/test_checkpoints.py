@@ -184,8 +184,8 @@ def test_what_does_not_fit_is_counted(state: State) -> None:
     message = str(caught.value)
     lost = len(state) - len(broken) + 1
     assert f"{lost} parameters missing (layers.1.1." in message
-    assert "; 1 parameter unknown (surplus); 1 parameter of another shape" in message
-    assert "1 parameters of another shape (final_norm.gamma (9,) instead of (8,))" in message
+    assert "; 1 parameter unknown (surplus); " in message
+    assert "1 parameter of another shape (final_norm.gamma (9,) instead of (8,))" in message
     assert "\n" not in message
 
 
