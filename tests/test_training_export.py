@@ -3,6 +3,8 @@
 import pytest
 import reference
 import torch
+import yaml
+from conftest import weights_entry
 from safetensors.torch import load_file
 from training_runs import TINY, recipe
 
@@ -108,6 +110,25 @@ def test_fine_tuning_starts_from_the_weights_of_a_card(tmp_path):
     card = export(tmp_path / "tuned", tmp_path / "models")
     assert "was trained on" in card.training_data
     assert f"from '{start}'" in card.source
+
+
+def test_fine_tuning_starts_from_a_file_of_one_target(tmp_path):
+    """Open-Unmix' files don't say which stem they are of; the card does."""
+    settings = {"n_fft": 256, "hop_length": 64, "hidden_size": 12, "wiener_iterations": 0}
+    trained = build_network("open_unmix", stems=["vocals"], **settings)
+    prefix = "target_models.vocals."
+    state = {key.removeprefix(prefix): value for key, value in trained.state_dict().items()}
+    torch.save(state, tmp_path / "vocals.pth")
+    card = {"name": "one", "description": "One", "network": "open_unmix", "licence": "MIT"}
+    card |= {"parameters": settings, "stems": ["vocals"], "segment": 1.0}
+    card["weights"] = weights_entry(tmp_path / "vocals.pth", "open_unmix")
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(card))
+    own = ("network", "parameters", "stems", "sample_rate")
+    plan = {key: value for key, value in TINY.items() if key not in own}
+    plan["optimizer"] = {"name": "adamw", "rate": 0.001}
+    network = initial_network(resolve({**plan, "start": str(tmp_path / "one.yaml")}, "test"))
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[key])
 
 
 def test_low_rank_updates_train_little_and_merge(tmp_path):

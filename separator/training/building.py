@@ -52,7 +52,8 @@ def initial_network(recipe: Recipe, *, fresh: bool = True) -> nn.Module:
     if recipe.start is not None and fresh:
         card = find_card(recipe.start)
         assert isinstance(card, Card)  # as the recipe has checked
-        load_state(network, read_state(weights_path(card), card.weights.format), where=card.name)
+        state = read_state(weights_path(card), card.weights.format, card.stems)
+        load_state(network, state, where=card.name)
     scale_parameters(network, recipe.initial_scale)
     if recipe.lora is not None:
         add_lora(network, recipe.lora)
