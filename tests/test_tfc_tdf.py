@@ -48,11 +48,16 @@ def test_instance_norm_agrees_with_torch_far_from_zero():
     ours.load_state_dict(theirs.state_dict())
     x = (5 + torch.randn(2, 3, 6, 7)).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours(x), theirs(x))
+    assert ours(x).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_frequencies_are_mixed_frame_by_frame():
+@pytest.mark.parametrize("gradients", [True, False])
+def test_frequencies_are_mixed_frame_by_frame(gradients):
     layer, x = FreqLinear(8, 5, bias=False), torch.randn(2, 3, 4, 8)
-    torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight))
+    with torch.set_grad_enabled(gradients):
+        mixed = layer(x)
+    assert mixed.requires_grad == gradients
+    torch.testing.assert_close(mixed, nn.functional.linear(x, layer.weight))
 
 
 @pytest.mark.parametrize("name", ["gelu", "relu", "elu0.5"])
