@@ -15,15 +15,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 PATIENCE = 300_000  # milliseconds, for a slow machine
 COLORS = 128  # kept as they are, of the most frequent ones; as many again stand for the others
@@ -46,7 +37,7 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), headless=True, args=FLAGS
+            executable_path=shutil.which("chromium"), headless=True, args=["--disable-gpu"]
         )
         yield chromium
         chromium.close()

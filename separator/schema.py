@@ -36,10 +36,17 @@ def read_yaml(path: Path, loader: type[Any] = SAFE_LOADER) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"Can't read '{path}': {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+        raise ConfigError(f"'{path}' is not valid YAML: {_yaml_problem(error)}.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"'{path}' holds {type(data).__name__}, expected a mapping of fields.")
     return data
+
+
+def _yaml_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """Say what is wrong and where, without the parser's own names for it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return " ".join(str(error).split())
 
 
 def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:

@@ -21,14 +21,8 @@ needs_chromium = pytest.mark.skipif(
 
 RATE = 44100
 PATIENCE = 180_000  # milliseconds; only a machine that does much else needs them
-FLAGS = [
-    "--no-sandbox",
+FLAGS = [  # besides those of Playwright, which keep Chromium from talking to anybody
     "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",

@@ -119,13 +119,17 @@ def test_progress_tells_what_is_left(monkeypatch):
     job = Job("song", "me", lambda job: None)
     job.begin("Separating")
     assert job.fraction is None and job.seconds_left is None
-    clock[0] += 3.0
+    clock[0] += 60.0  # the model is read
     job.report(Progress(1, 5))
-    assert job.fraction == 0.2
-    assert job.seconds_left == 12.0
+    assert job.fraction == 0.2 and job.seconds_left is None
+    clock[0] += 6.0
+    job.report(Progress(3, 5))
+    assert job.seconds_left == 6.0
     job.state = "running"
     html = view.status(job, 0)
-    assert "1 of 5 segments" in html and "left" in html and 'value="0.2000"' in html
+    assert "3 of 5 segments" in html and "about 7 s left" in html and 'value="0.6000"' in html
+    job.begin("Separating")  # with another model
+    assert job.seconds_left is None
 
 
 def test_progress_without_a_known_end():

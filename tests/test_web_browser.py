@@ -30,6 +30,20 @@ TABS = {
     "Models": "#zoo-get",
 }
 
+# The name of what has the focus, and whether it, or the panel around it, is marked.
+FOCUS = """() => {
+  let focus = document.activeElement;
+  while (focus.shadowRoot?.activeElement) focus = focus.shadowRoot.activeElement;
+  const label = focus.closest("label") || focus;
+  const name = focus.getAttribute("aria-label") || label.innerText.split("\\n")[0];
+  const marks = [focus, label, focus.closest(".wrap") || focus].map((each) => {
+    const style = getComputedStyle(each);
+    const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+    return outlined || style.boxShadow !== "none";
+  });
+  return [focus.tagName === "BODY" ? "BODY" : name.trim(), marks.some(Boolean)];
+}"""
+
 
 def test_a_song_is_separated_played_and_taken_away(open_page, songs, tmp_path):
     page = open_page()
@@ -228,6 +242,31 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_page, songs):
         page.get_by_role("tab", name=tab).click()
         page.locator(marker).wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+
+
+def test_what_goes_on_is_seen_on_a_phone_below_the_button(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True)
+    page.click("#separate")
+    alert = page.locator("#status").get_by_role("alert")
+    alert.wait_for()
+    below = alert.bounding_box()["y"] - page.locator("#separate").bounding_box()["y"]
+    assert 0 < below < 100
+
+
+def test_the_keyboard_focus_is_always_seen(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Advanced").locator("visible=true").click()
+    page.get_by_role("button", name="Record").wait_for()
+    page.get_by_role("tab", name="Separate").focus()
+    seen = []
+    while len(seen) < 60:
+        page.keyboard.press("Tab")
+        name, marked = page.evaluate(FOCUS)
+        if name == "BODY":
+            break
+        seen.append(name)
+        assert marked, seen
+    assert {"Record", "Separate", "pocket", "Precision", "drums"} <= set(seen), seen
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -105,6 +105,18 @@ def test_models_are_found_by_words_stem_and_licence(open_page):
     assert names.all_inner_texts() == ["twin"]
 
 
+def test_a_card_that_cannot_be_read_is_named_beside_the_others(open_page, models):
+    (models / "half.yaml").write_text("name: half\ndescription: 'cut sho")
+    try:
+        page = open_page()
+        page.get_by_role("tab", name="Models").click()
+        alert = page.locator("#zoo-left-out").get_by_role("alert")
+        alert.get_by_text("Left out: 'half.yaml' is not valid YAML").wait_for()
+        page.locator("#zoo-table").get_by_role("button", name="tiny", exact=True).wait_for()
+    finally:
+        (models / "half.yaml").unlink()
+
+
 def test_a_checkpoint_is_added_used_and_deleted(open_page, models, songs, tmp_path):
     files = [tmp_path / "New Model.safetensors", tmp_path / "config.yaml"]
     shutil.copy(models / "tiny.safetensors", files[0])

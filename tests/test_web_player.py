@@ -121,6 +121,21 @@ def test_the_mix_is_taken_away_as_it_is_heard(open_page, songs):
     assert np.abs(0.5 * drums + vocals - mix).max() < 2**-22
 
 
+def test_a_mix_of_nothing_is_refused_with_a_reason(open_page, songs):
+    page = open_page()
+    player = separate(page, songs / "one.flac")
+    for name in ("drums", "bass", "other", "vocals"):
+        player.get_by_role("button", name=f"Mute {name}").click()
+    player.get_by_role("link", name="This mix").click()
+    trouble = player.get_by_role("alert")
+    trouble.get_by_text("Nothing is heard: unmute a stem").wait_for()
+    assert not any("mix.wav" in url for url in page.asked)
+    player.get_by_role("button", name="Mute vocals").click()
+    trouble.get_by_text("Nothing").wait_for(state="detached")
+    with page.expect_download():
+        player.get_by_role("link", name="This mix").click()
+
+
 def test_waveforms_and_spectrograms_are_drawn(open_page, songs):
     page = open_page()
     player = separate(page, songs / "one.flac")

@@ -40,7 +40,7 @@ def add_files(files: Sequence[Path], *, stems: Sequence[str] = (), name: str = "
             path, config = _sort(folder)
             return add_path(path, config, stems=stems, name=name or None, copy=True)
         except (ModelError, ConfigError) as error:
-            raise type(error)(_without_folders(str(error))) from error
+            raise type(error)(without_folders(str(error))) from error
 
 
 def _sort(folder: Path) -> tuple[Path, Path | None]:
@@ -62,10 +62,10 @@ def _sort(folder: Path) -> tuple[Path, Path | None]:
     return weights[0], sheets[0] if sheets else None
 
 
-def _without_folders(message: str) -> str:
+def without_folders(message: str) -> str:
     """Leave out where the server keeps a file; the user knows its name.
 
-    >>> _without_folders("'/tmp/x/a.ckpt' is damaged.")
+    >>> without_folders("'/tmp/x/a.ckpt' is damaged.")
     "'a.ckpt' is damaged."
     """
     return _FOLDER.sub(r"'\1'", message)

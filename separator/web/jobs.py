@@ -50,13 +50,13 @@ class Job:
     total: int | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
-    _began: float | None = None  # when the first segment was about to start
+    _first: tuple[float, int] | None = None  # when the step was first reported on, and how much
 
     def begin(self, step: str) -> None:
         """Say what happens now, or stop here if the user wishes to."""
         self.check()
         self.step = step
-        self._began = time.monotonic()
+        self._first = None
 
     def check(self) -> None:
         """Stop here if the user wishes to.
@@ -70,6 +70,7 @@ class Job:
     def report(self, progress: Progress) -> None:
         """Take note of the segments that are done."""
         self.done, self.total = progress.done, progress.total
+        self._first = self._first or (time.monotonic(), self.done)
 
     @property
     def fraction(self) -> float | None:
@@ -78,10 +79,16 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate the time that the remaining segments take, in seconds."""
-        if not self.total or not self.done or self._began is None:
+        """Estimate the time that the remaining segments take, in seconds.
+
+        The first one says nothing: it waits for the model, or half a download was there already.
+        """
+        if not self.total or self._first is None:
             return None
-        each = (time.monotonic() - self._began) / self.done
+        began, first = self._first
+        if self.done <= first:
+            return None
+        each = (time.monotonic() - began) / (self.done - first)
         return max(0.0, each * (self.total - self.done))
 
 

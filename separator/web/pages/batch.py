@@ -17,13 +17,19 @@ from separator.web.pages.common import (
     Advanced,
     Page,
     models,
+    once_over,
     session,
     stem_choices,
     upload,
 )
 from separator.web.service import Service
 
-_INTRO = view.message("Choose several songs; each is separated in turn. One that fails stops none.")
+_INTRO = """
+<div class="sep-welcome"><h2>Drop an album, get all its stems</h2>
+<ol><li>Choose several songs, a model and the stems that you want.</li>
+<li>Press <b>Separate all</b>: one after the other is done. One that fails stops none.</li>
+<li>Listen to each here, and take everything away as one zip.</li></ol></div>
+"""
 _TICK = 0.4
 
 
@@ -84,8 +90,6 @@ def build(service: Service) -> Page:
                 service.queue.cancel(job)
         done = [(job.title, job.result.token) for job in jobs if job.state == "done"]
         yield {
-            run: gr.Button(interactive=True),
-            cancel: gr.Button(visible=False),
             listen: gr.Dropdown(done, value=done[0][1] if done else None, visible=bool(done)),
         }
 
@@ -96,12 +100,13 @@ def build(service: Service) -> Page:
         return view.player(token) if token else ""
 
     model.change(stems_of_model, model, wanted, **QUICK)
-    run.click(
+    event = run.click(
         separate_all,
         [songs, model, wanted, *advanced.inputs],
         [table, run, cancel, listen, player],
         **EVENT,
     )
+    once_over(event, run, cancel)
     cancel.click(stop, **QUICK)
     listen.change(play, listen, player, **QUICK)
     return Page(songs, {model: lambda: gr.Dropdown(choices=models(service))})

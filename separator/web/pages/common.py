@@ -65,6 +65,19 @@ async def watch(queue: Queue, job: Job) -> AsyncIterator[str]:
             queue.cancel(job)
 
 
+def once_over(event: Any, run: gr.Button, cancel: gr.Button) -> None:
+    """Offer `run` again, and `cancel` no more, when an event is over, however it ended.
+
+    Not by the event itself: the page closes the channel of its queue right after that, and would
+    lose one that the button began in between.
+    """
+
+    def idle() -> dict[Any, Any]:
+        return {run: gr.Button(interactive=True), cancel: gr.Button(visible=False)}
+
+    event.then(idle, None, [run, cancel], **QUICK)
+
+
 def range_of(start: str, end: str) -> tuple[float, float | None]:
     """Read a range as start and duration in seconds.
 
@@ -126,7 +139,8 @@ class Advanced:
                 0.9,
                 value=0,
                 step=0.05,
-                label="Overlap of segments (0: the model's own)",
+                label="Overlap of segments",
+                info="0 is the model's own.",
                 elem_id=f"{prefix}overlap",
             )
             self.shifts = gr.Slider(
@@ -134,7 +148,8 @@ class Advanced:
                 8,
                 value=0,
                 step=1,
-                label="Shifts: passes that are averaged",
+                label="Shifts",
+                info="Passes over the song that are averaged; each takes its time.",
                 elem_id=f"{prefix}shifts",
             )
         self.inputs = [self.format, self.depth, self.precision, self.overlap, self.shifts]

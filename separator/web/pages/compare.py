@@ -11,7 +11,17 @@ import gradio as gr
 from separator.errors import SeparatorError
 from separator.web import compare, view
 from separator.web.jobs import friendly
-from separator.web.pages.common import EVENT, QUICK, Page, models, range_of, session, upload, watch
+from separator.web.pages.common import (
+    EVENT,
+    QUICK,
+    Page,
+    models,
+    once_over,
+    range_of,
+    session,
+    upload,
+    watch,
+)
 from separator.web.service import Service
 
 _INTRO = """
@@ -60,7 +70,6 @@ def build(service: Service) -> Page:
         end: str,
         references: list[str] | None,
     ) -> AsyncIterator[dict[Any, Any]]:
-        idle = {run: gr.Button(interactive=True), cancel: gr.Button(visible=False)}
         try:
             if not song:
                 raise SeparatorError("Choose a song first.")
@@ -70,23 +79,24 @@ def build(service: Service) -> Page:
             owner = session(request, "compare")
             job = compare.submit(service, wanted, (first, second), truths, owner)
         except Exception as error:
-            yield {status: view.problem(friendly(error)), **idle}
+            yield {status: view.problem(friendly(error))}
             return
         yield {run: gr.Button(interactive=False), cancel: gr.Button(visible=True), player: ""}
         async for html in watch(service.queue, job):
             yield {status: html}
         result = view.player(job.result.token) if job.state == "done" else _INTRO
-        yield {player: result, **idle}
+        yield {player: result}
 
     def stop(request: gr.Request) -> None:
         service.queue.cancel_all(session(request, "compare"))
 
-    run.click(
+    event = run.click(
         run_both,
         [song, first, second, start, end, references],
         [status, player, run, cancel],
         **EVENT,
     )
+    once_over(event, run, cancel)
     cancel.click(stop, **QUICK)
     renewed = dict.fromkeys((first, second), lambda: gr.Dropdown(choices=models(service)))
     return Page(song, renewed)

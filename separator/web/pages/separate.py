@@ -17,6 +17,7 @@ from separator.web.pages.common import (
     Page,
     model_cards,
     model_facts,
+    once_over,
     range_of,
     session,
     stem_choices,
@@ -90,7 +91,6 @@ def build(service: Service) -> Page:
         *options: Any,
     ) -> AsyncIterator[dict[Any, Any]]:
         """Separate one song; the result is the player's HTML."""
-        idle = {run: gr.Button(interactive=True), cancel: gr.Button(visible=False)}
         try:
             if not songs:
                 raise SeparatorError("Choose a song first, or record one.")
@@ -111,7 +111,7 @@ def build(service: Service) -> Page:
                 session(request, "separate"),
             )
         except Exception as error:
-            yield {status: view.problem(friendly(error)), **idle}
+            yield {status: view.problem(friendly(error))}
             return
         yield {
             run: gr.Button(interactive=False),
@@ -123,9 +123,9 @@ def build(service: Service) -> Page:
             yield {status: html}
         if job.state == "done":
             cards = gr.Radio(choices=model_cards(service))  # one of them has a new speed
-            yield {player: view.player(job.result.token), model_choice: cards, **idle}
+            yield {player: view.player(job.result.token), model_choice: cards}
         else:
-            yield {player: _WELCOME, demo: gr.Button(visible=True), **idle}
+            yield {player: _WELCOME, demo: gr.Button(visible=True)}
 
     def stop(request: gr.Request) -> None:
         service.queue.cancel_all(session(request, "separate"))
@@ -133,10 +133,12 @@ def build(service: Service) -> Page:
     outputs = [status, player, model_choice, run, cancel, demo]
     inputs = [song, model_choice, wanted, rest, start, end, *advanced.inputs]
     model_choice.change(describe, model_choice, [wanted, facts], **QUICK)
-    run.click(separate_song, inputs, outputs, **EVENT)
-    demo.click(lambda: [str(service.demo_song())], None, song, **QUICK).then(
-        separate_song, inputs, outputs, **EVENT
-    )
+    chosen = demo.click(lambda: [str(service.demo_song())], None, song, **QUICK)
+    for event in (
+        run.click(separate_song, inputs, outputs, **EVENT),
+        chosen.then(separate_song, inputs, outputs, **EVENT),
+    ):
+        once_over(event, run, cancel)
     cancel.click(stop, **QUICK)
     return Page(song, {model_choice: lambda: gr.Radio(choices=model_cards(service))})
 

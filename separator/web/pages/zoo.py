@@ -13,7 +13,7 @@ from separator.cards import AnyCard
 from separator.downloads import megabytes
 from separator.errors import SeparatorError
 from separator.web import view
-from separator.web.adding import add_files
+from separator.web.adding import add_files, without_folders
 from separator.web.catalog import best_score, is_here, place, size_of, stems_of
 from separator.web.jobs import friendly
 from separator.web.pages.common import EVENT, QUICK, model_facts, session, watch
@@ -23,7 +23,9 @@ _ANY = "any"
 _PICK = """
 element.addEventListener("click", (event) => {
   const name = event.target.closest("[data-model]")?.dataset.model;
-  if (name) trigger("click", { name });
+  if (!name) return;
+  trigger("click", { name });
+  if (innerWidth <= 640) document.querySelector("#zoo-model").scrollIntoView();  // it lies below
 });
 """
 
@@ -44,6 +46,7 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
         licence = gr.Dropdown(licences, value=_ANY, label="Licence", elem_id="zoo-licence")
     with gr.Row(elem_classes="sep-columns"):
         with gr.Column(scale=5, min_width=320):
+            left_out = gr.HTML("", elem_id="zoo-left-out", visible=manage)
             table = gr.HTML(
                 view.message("Reading the cards …"),  # they come when the page is there
                 elem_id="zoo-table",
@@ -87,6 +90,7 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
         """Show the zoo as it is now, here and on the other pages."""
         return {
             table: _table(service.catalog.cards(), None),
+            left_out: "".join(map(view.problem, _left_out(service))),
             **{chooser: renewed() for chooser, renewed in choosers.items()},
         }
 
@@ -120,13 +124,11 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
         yield {stop: gr.Button(visible=True), get: gr.Button(interactive=False)}
         async for html in watch(service.downloads, job):
             yield {status: html}
-        end = {status: view.message(f"{name} is ready to use.")} if job.state == "done" else {}
-        yield {
-            stop: gr.Button(visible=False),
-            **shown(name),
-            **refreshed(),
-            **end,
-        }
+        if job.state == "done":
+            yield {status: view.message(f"{name} is ready to use.")}
+
+    def downloaded(name: str | None) -> dict[Any, Any]:
+        return {stop: gr.Button(visible=False), **shown(name), **refreshed()}
 
     def cancel(request: gr.Request) -> None:
         service.downloads.cancel_all(session(request, "zoo"))
@@ -163,18 +165,26 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
             **refreshed(),
         }
 
-    pages.load(refreshed, outputs=[table, *choosers], **QUICK)
+    pages.load(refreshed, outputs=[table, left_out, *choosers], **QUICK)
     for field in (words, stem, licence):
         field.change(find, [words, stem, licence], [table, chosen], **QUICK)
     chosen.input(describe, chosen, [facts, status, get, delete], **QUICK)
     table.click(pick, None, [chosen, facts, status, get, delete], **QUICK)
-    everything = [status, table, facts, get, stop, delete, chosen, *choosers]
-    get.click(download, chosen, everything, **EVENT)
+    everything = [status, table, left_out, facts, get, stop, delete, chosen, *choosers]
+    # What is offered next follows outside the queue, as in `once_over`.
+    get.click(download, chosen, [status, stop, get], **EVENT).then(
+        downloaded, chosen, everything, **QUICK
+    )
     stop.click(cancel, **QUICK)
     delete.click(remove, chosen, everything, **QUICK)
     add.click(lambda: view.message("Reading the files …"), None, status, **QUICK).then(
         add_model, [files, name, named], everything, **QUICK
     )
+
+
+def _left_out(service: Service) -> list[str]:
+    """Say which cards can't be used and why, without the server's folders."""
+    return [f"Left out: {without_folders(problem)}" for problem in service.catalog.problems()]
 
 
 def _matches(card: AnyCard, words: str, stem: str, licence: str) -> bool:

@@ -63,6 +63,11 @@ export class StemPlayer extends HTMLElement {
   listen() {
     const { engine } = this;
     this.find(".play").onclick = () => engine.toggle();
+    this.find(".mix").onclick = (event) => {
+      if (engine.gains.some((gain) => gain > 0)) return;
+      event.preventDefault();
+      this.complain("Nothing is heard: unmute a stem, or raise its volume.");
+    };
     this.find(".repeat").onclick = () => this.toggleLoop();
     for (const field of this.all(".from, .to")) field.onchange = () => this.readLoop();
     for (const button of this.all("[data-view]")) {
@@ -76,9 +81,7 @@ export class StemPlayer extends HTMLElement {
     this.onKey = (event) => onKey(this, event);
     document.addEventListener("keydown", this.onKey);
     engine.addEventListener("change", () => this.refresh());
-    engine.addEventListener("trouble", (event) => {
-      this.find(".trouble").textContent = event.detail;
-    });
+    engine.addEventListener("trouble", (event) => this.complain(event.detail));
   }
 
   listenToRow(row) {
@@ -96,6 +99,10 @@ export class StemPlayer extends HTMLElement {
     const volume = row.querySelector(".volume");
     volume.oninput = () => this.level(index, { volume: Number(volume.value) });
     volume.ondblclick = () => this.level(index, { volume: 1 });
+  }
+
+  complain(text) {
+    this.find(".trouble").textContent = text;
   }
 
   select(index) {
@@ -204,6 +211,7 @@ export class StemPlayer extends HTMLElement {
     }
     engine.gains.forEach((gain, index) => this.refreshRow(index, gain));
     this.refreshLoop();
+    this.complain("");
     const mix = engine.gains.map((gain, i) => (gain > 0 ? `${i}=${gain.toFixed(3)}` : ""));
     this.find(".mix").href = `${this.base}/mix.wav?${mix.filter(Boolean).join("&")}`;
     this.select(this.selected);
@@ -219,7 +227,9 @@ export class StemPlayer extends HTMLElement {
     const volume = row.querySelector(".volume");
     volume.value = level.volume;
     volume.style.setProperty("--share", `${(100 * level.volume) / 1.5}%`);
-    volume.setAttribute("aria-valuetext", `${Math.round(100 * level.volume)} percent`);
+    const percent = Math.round(100 * level.volume);
+    volume.title = `Volume: ${percent} %; double-click for 100 %`;
+    volume.setAttribute("aria-valuetext", `${percent} percent`);
   }
 
   refreshLoop() {
