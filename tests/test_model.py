@@ -4,11 +4,13 @@ import threading
 
 import numpy as np
 import pytest
+import reference
 import soundfile
 import torch
 import yaml
 from conftest import music, weights_entry
 from gain_models import MIX, RATE, Gains, gains_of
+from safetensors.torch import save_file
 
 from separator.api import Separator, load_model
 from separator.ensemble import combine
@@ -16,6 +18,7 @@ from separator.errors import Cancelled, ModelError
 from separator.inference import Plan, separate_stream, track_statistics
 from separator.masks import wiener
 from separator.model import Settings
+from separator.networks import build_network
 from separator.stft import STFT
 
 pytest_plugins = ["gain_models"]
@@ -266,7 +269,7 @@ def test_mean_of_streams_does_not_depend_on_the_blocks(zoo):
 @pytest.fixture(scope="module")
 def pair(tiny_models, tmp_path_factory):
     """A folder with two tiny RoFormers of different weights, and their mean."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     folder = tmp_path_factory.mktemp("pair")
     card = yaml.safe_load((tiny_models / "tiny.yaml").read_text())
@@ -324,3 +327,35 @@ def test_a_folder_is_separated_with_each_network_loaded_once(pair, cli, tmp_path
         assert set(files) == {"vocals", "drums", "rest"}
         total = sum(soundfile.read(path)[0] for path in files.values())
         assert np.abs(total - soundfile.read(tmp_path / "songs" / f"{name}.wav")[0]).max() < 1e-6
+
+
+def test_networks_of_other_families_blend_linearly(tmp_path):
+    """As Danna-Sep (arXiv 2112.03752) blends X-UMX, a U-Net and Demucs, stem by stem."""
+    shares = {"x_umx": (0, 2), "complex_unet": (2, 1), "demucs": (8, 5)}
+    stems = ["bass", "drums"]
+    common = {"stems": stems, "licence": "MIT", "description": "One"}
+    members = []
+    for name, own in shares.items():
+        parameters = reference.CASES[name].parameters | {"stems": stems}
+        file = tmp_path / f"{name}.safetensors"
+        save_file(reference.weights(build_network(name, **parameters).state_dict()), file)
+        del parameters["stems"]
+        card = {"name": name, "network": name, "parameters": parameters, "segment": 0.2, **common}
+        if name == "demucs":
+            card |= {"recipe": "demucs", "normalization": "track"}
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump(card | {"weights": weights_entry(file)})
+        )
+        members.append({"model": name, "weights": dict(zip(stems, own, strict=True))})
+    blend = {"name": "blend", "members": members, **common}
+    (tmp_path / "blend.yaml").write_text(yaml.safe_dump(blend))
+    settings = {"device": "cpu", "precision": "float32"}
+    *alone, together = (
+        Separator(tmp_path / f"{name}.yaml", **settings).separate(music(0.4), 44100)
+        for name in (*shares, "blend")
+    )
+    for stem, weights in zip(stems, zip(*shares.values(), strict=True), strict=True):
+        assert len({round(float(estimates[stem].norm()), 4) for estimates in alone}) == 3
+        parts = [weight * one[stem] for weight, one in zip(weights, alone, strict=True)]
+        expected = sum(parts) / sum(weights)
+        torch.testing.assert_close(together[stem], expected, atol=1e-6, rtol=1e-5)
