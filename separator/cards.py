@@ -51,17 +51,13 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 from typing_extensions import Self
 
 from separator.errors import ConfigError, nearest
-from separator.schema import Strict, read_yaml, validate
+from separator.schema import FROM_LIST, Count, Strict, read_yaml, validate
 
 NOT_STATED = "not stated"
 
 
 #: The mixture's name where an ensemble's members say what they separate.
 MIXTURE = "mixture"
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _as_names(value: object) -> object:
@@ -94,9 +90,9 @@ class Weights(Strict):
     """
 
     file: Text | None = None
-    urls: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = ()
+    urls: Annotated[tuple[Text, ...], FROM_LIST] = ()
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
-    bytes: Annotated[int, Field(gt=0)] | None = None
+    bytes: Count | None = None
     format: Literal[
         "safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit", "bytesep", "onnx"
     ]
@@ -161,15 +157,15 @@ class Entry(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
     description: Text
-    stems: Annotated[tuple[Stem, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    stems: Annotated[tuple[Stem, ...], FROM_LIST, Field(min_length=1)]
     residual: Stem | None = None
-    sample_rate: Annotated[int, Field(gt=0)] = 44100
-    channels: Annotated[int, Field(gt=0)] = 2
+    sample_rate: Count = 44100
+    channels: Count = 2
     licence: Text
     note: Text | None = None
     training_data: Text = NOT_STATED
     source: Text = NOT_STATED
-    scores: Annotated[tuple[Score, ...], BeforeValidator(_as_tuple)] = ()
+    scores: Annotated[tuple[Score, ...], FROM_LIST] = ()
 
     _path: Path | None = PrivateAttr(default=None)
 
@@ -284,7 +280,7 @@ class Ensemble(Entry):
         consistency: "energy" spreads the mixture minus all stems over the stems, "none" keeps it.
     """
 
-    members: Annotated[tuple[Member, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    members: Annotated[tuple[Member, ...], FROM_LIST, Field(min_length=1)]
     algorithm: Literal["mean", "median", "min", "max"] = "mean"
     domain: Literal["time", "stft", "network"] = "time"
     wiener: Annotated[int, Field(ge=0)] = 0

@@ -6,10 +6,10 @@ only, so a file can hold data and nothing else.
 """
 
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from separator.errors import ConfigError, nearest
@@ -17,6 +17,17 @@ from separator.errors import ConfigError, nearest
 SAFE_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+#: For fields that are tuples, which nobody can change: YAML has lists only.
+FROM_LIST = BeforeValidator(_as_tuple)
 
 
 class Strict(BaseModel):

@@ -18,9 +18,8 @@ from separator.checkpoints.family import ForeignModel, Inferred
 from separator.checkpoints.states import State, read_state
 from separator.errors import ConfigError
 from separator.networks.demucs_formats import NAMES, from_demucs_kwargs
-from separator.schema import read_yaml, validate
+from separator.schema import Count, Positive, read_yaml, validate
 
-Positive = Annotated[int, Field(gt=0)]
 _SEGMENT = 11.0  # seconds of a Demucs' training examples, where its YAML doesn't say
 
 
@@ -31,21 +30,21 @@ class _Section(BaseModel):
 
 
 class _Audio(_Section):
-    sample_rate: Positive = 44100
-    chunk_size: Positive | None = None
+    sample_rate: Count = 44100
+    chunk_size: Count | None = None
 
 
 class _Training(_Section):
     instruments: Annotated[list[str], Field(min_length=1)]
     target_instrument: str | None = None
-    samplerate: Positive = 44100
-    channels: Positive = 2
-    segment: Annotated[float, Field(gt=0)] | None = None
+    samplerate: Count = 44100
+    channels: Count = 2
+    segment: Positive | None = None
 
 
 class _Inference(_Section):
-    chunk_size: Positive | None = None
-    num_overlap: Positive = 2
+    chunk_size: Count | None = None
+    num_overlap: Count = 2
     normalize: bool = False
 
 

@@ -16,27 +16,22 @@ device; one on the batch's device is faster where reverberation draws much noise
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 from typing_extensions import Self
 
-from separator.schema import Strict
+from separator.schema import FROM_LIST, Positive, Strict
 from separator.training import effects
 
 Chance = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 #: Lowest and highest value, `[low, high]` in a recipe.
-Range = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
-PositiveRange = Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)]
+Range = Annotated[tuple[float, float], FROM_LIST]
+PositiveRange = Annotated[tuple[Positive, Positive], FROM_LIST]
 
 
 def uniform(size: tuple[int, ...], low: float, high: float, like: Tensor, g: Generator) -> Tensor:

@@ -24,13 +24,11 @@ from torch import Generator, Tensor
 
 from separator.audio.tempfiles import temporary_path
 from separator.errors import ConfigError, nearest
-from separator.schema import Strict
+from separator.schema import Count, Strict
 from separator.training.augmentation import Equalizer, uniform
 from separator.training.cache import packed
 from separator.training.mixing import Library
 from separator.training.sources import Plan
-
-Count = Annotated[int, Field(gt=0)]
 
 FADE = 0.005  # seconds at both ends of a clip
 _BITS = 24  # of a position behind the binary point: float32 would have 6 at the end of a clip

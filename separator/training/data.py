@@ -15,15 +15,15 @@ on from a number.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from separator.datasets import open_dataset
-from separator.schema import Strict
+from separator.schema import FROM_LIST, Count, Positive, Strict
 from separator.training.bank import Banked, BankedSamples
 from separator.training.batches import Batches, Source
 from separator.training.cache import Cache, SampleType, Stored
@@ -33,12 +33,7 @@ from separator.zoo import cache_dir
 
 __all__ = ["Batches", "DataOptions", "Folder", "build_data"]
 
-Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class Folder(Strict):
@@ -54,7 +49,7 @@ class Folder(Strict):
     path: str
     kind: str = "auto"
     split: str = "train"
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Positive = 1.0
 
 
 class DataOptions(Strict):
@@ -73,7 +68,7 @@ class DataOptions(Strict):
         folders, synthetic, bank: Where the songs come from; exactly one of them.
     """
 
-    segment: Annotated[float, Field(gt=0)] = 6.0
+    segment: Positive = 6.0
     batch: Count = 4
     steps_per_epoch: Count = 1000
     workers: Annotated[int, Field(ge=0)] = 0
@@ -82,7 +77,7 @@ class DataOptions(Strict):
     activity: Activity = Activity()
     cache: str | None = None
     cache_type: SampleType = "int16"
-    folders: Annotated[tuple[Folder, ...], BeforeValidator(_as_tuple)] = ()
+    folders: Annotated[tuple[Folder, ...], FROM_LIST] = ()
     synthetic: Synthetic | None = None
     bank: Banked | None = None
 

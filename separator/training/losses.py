@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from typing_extensions import Self
 
-from separator.schema import Strict
+from separator.schema import FROM_LIST, Count, Positive, Strict
 from separator.training.spectral_losses import (
     WINDOWS,
     Norm,
@@ -130,17 +130,10 @@ def _as_weight(value: Any) -> Any:
     return {"weight": value} if number else value
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Count = Annotated[int, Field(gt=0)]
-
-
 class Term(Strict):
     """Hold what every part of the sum has: its weight."""
 
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Positive = 1.0
 
 
 class Spectral(Term):
@@ -155,7 +148,7 @@ class Spectral(Term):
 class MultiResolutionSTFT(Term):
     """Choose the windows, see `multi_resolution_stft`."""
 
-    windows: Annotated[tuple[Count, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = WINDOWS
+    windows: Annotated[tuple[Count, ...], FROM_LIST, Field(min_length=1)] = WINDOWS
     hop_length: Count = 147
     n_fft: Count = 2048
 
@@ -165,7 +158,7 @@ class L1SNR(Term):
 
     n_fft: Count = 2048
     hop_length: Count = 512
-    eps: Annotated[float, Field(gt=0)] = 1e-3
+    eps: Positive = 1e-3
 
 
 class MaskedMSE(Term):
@@ -180,7 +173,7 @@ class BinaryMask(Term):
 
     n_fft: Count = 2048
     hop_length: Count = 512
-    eps: Annotated[float, Field(gt=0)] = 1e-3
+    eps: Positive = 1e-3
 
 
 class NegativeSDR(Term):

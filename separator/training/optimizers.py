@@ -5,20 +5,16 @@ from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Muon, Optimizer, RMSprop
 from typing_extensions import Self
 
 from separator.errors import ConfigError
-from separator.schema import Strict
+from separator.schema import FROM_LIST, Positive, Strict
 
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class OptimizerOptions(Strict):
@@ -37,9 +33,9 @@ class OptimizerOptions(Strict):
     rate: Rate
     matrix_rate: Rate | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: Annotated[tuple[Fraction, Fraction], BeforeValidator(_as_tuple)] = (0.9, 0.999)
+    betas: Annotated[tuple[Fraction, Fraction], FROM_LIST] = (0.9, 0.999)
     momentum: Fraction | None = None
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    eps: Positive = 1e-8
 
     @model_validator(mode="after")
     def _fits_the_name(self) -> Self:

@@ -25,27 +25,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from separator.cards import NOT_STATED, Card, Overlap, Seconds, Stem, Text
 from separator.errors import ConfigError, nearest
 from separator.resources import data_folder
-from separator.schema import SAFE_LOADER, Strict, read_yaml, validate
+from separator.schema import FROM_LIST, SAFE_LOADER, Count, Positive, Strict, read_yaml, validate
 from separator.training.augmentation import AugmentationOptions
 from separator.training.data import DataOptions
 from separator.training.losses import LossOptions
 from separator.training.optimizers import OptimizerOptions
 from separator.training.schedules import ScheduleOptions
 
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Count = Annotated[int, Field(gt=0)]
 Factor = Annotated[float, Field(ge=0)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[str, ...], FROM_LIST]
 
 
 class Loader(SAFE_LOADER):  # type: ignore[misc]
@@ -68,7 +62,7 @@ class LoraOptions(Strict):
     """
 
     rank: Count = 8
-    alpha: Annotated[float, Field(gt=0)] | None = None
+    alpha: Positive | None = None
     layers: Names = ()
     also: Names = ()
 
@@ -181,7 +175,7 @@ class Recipe(Strict):
     source: Text = NOT_STATED
     network: Text
     parameters: Annotated[dict[str, Any], Field(default_factory=dict)]
-    stems: Annotated[tuple[Stem, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    stems: Annotated[tuple[Stem, ...], FROM_LIST, Field(min_length=1)]
     background: Names = ()
     sample_rate: Count = 44100
     channels: Count = 2
@@ -195,7 +189,7 @@ class Recipe(Strict):
     schedule: ScheduleOptions = ScheduleOptions()
     steps: Count
     accumulate: Count = 1
-    clip: Annotated[float, Field(gt=0)] | None = None
+    clip: Positive | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     checkpointing: bool = False

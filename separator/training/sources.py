@@ -13,7 +13,7 @@ from torch import Tensor
 
 from separator.audio import resampled
 from separator.errors import ConfigError, nearest
-from separator.schema import Strict
+from separator.schema import Count, Strict
 from separator.training.mixing import (
     CHUNK,
     WINDOW,
@@ -25,8 +25,6 @@ from separator.training.mixing import (
     recording,
 )
 from separator.training.synthesis import SAMPLE_RATE, STEMS, Palette, render_song
-
-Count = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True)
