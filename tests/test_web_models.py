@@ -103,6 +103,7 @@ def test_models_are_found_by_words_stem_and_licence(open_page):
     page.get_by_label("Search").fill("random twin")
     names.filter(has_text="tiny").wait_for(state="detached")
     assert names.all_inner_texts() == ["twin"]
+    assert page.locator("#zoo-model input").input_value() == "pocket", "what is chosen stays"
 
 
 def test_a_card_that_cannot_be_read_is_named_beside_the_others(open_page, models):

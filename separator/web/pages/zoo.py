@@ -94,9 +94,12 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
             **{chooser: renewed() for chooser, renewed in choosers.items()},
         }
 
-    def find(words: str, stem: str, licence: str) -> tuple[str, Any]:
+    def find(words: str, stem: str, licence: str, name: str | None) -> tuple[str, Any]:
+        """Show what is like that; the model that is chosen stays so."""
         found = [card for card in service.catalog.cards() if _matches(card, words, stem, licence)]
         names = [card.name for card in found]
+        if name and name not in names:
+            names.insert(0, name)
         return _table(found, None if stem == _ANY else stem), gr.Dropdown(names)
 
     def shown(name: str | None) -> dict[Any, Any]:
@@ -167,7 +170,7 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
 
     pages.load(refreshed, outputs=[table, left_out, *choosers], **QUICK)
     for field in (words, stem, licence):
-        field.change(find, [words, stem, licence], [table, chosen], **QUICK)
+        field.change(find, [words, stem, licence, chosen], [table, chosen], **QUICK)
     chosen.input(describe, chosen, [facts, status, get, delete], **QUICK)
     table.click(pick, None, [chosen, facts, status, get, delete], **QUICK)
     everything = [status, table, left_out, facts, get, stop, delete, chosen, *choosers]
