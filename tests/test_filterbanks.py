@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from librosa.filters import mel
 
 from separator.bands import bin_indices, widths
 from separator.errors import ConfigError
@@ -41,6 +42,17 @@ def test_scales_agree_with_their_definitions():
     assert peak("mel", 23, 5) == pytest.approx(700 * (10 ** (3923 / 4 / 2595) - 1), rel=0.03)
     # of 41 triangles up to 42.4 ERB the 15th is at 15.1 ERB, near 1 kHz = 15.6 ERB
     assert peak("erb", 41, 14) == pytest.approx((10 ** (15.14 / 21.33) - 1) / 0.00437, rel=0.03)
+
+
+def test_mel_bands_are_the_triangles_that_the_authors_took_from_librosa():
+    wanted = torch.from_numpy(mel(sr=44100, n_fft=2048, n_mels=24, htk=True, norm=None))
+    wanted[0, 0] = 1
+    wanted /= wanted.sum(0).clamp_min(1e-12)
+    bands, weights = partition("mel", 24, **SIZES)
+    found = torch.zeros_like(wanted)
+    for row, (start, stop), piece in zip(found, bands, weights.split(widths(bands)), strict=True):
+        row[start:stop] = piece
+    torch.testing.assert_close(found[:, :-1], wanted[:, :-1], atol=2e-5, rtol=0)
 
 
 def test_bark_filters_reach_further_up_than_down():

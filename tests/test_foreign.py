@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from separator.adding import add_path
 from separator.cards import Card, Ensemble
 from separator.checkpoints.foreign import read_bag, read_model
-from separator.checkpoints.states import FORMATS, read_state
+from separator.checkpoints.states import FORMATS, load_state, read_state
 from separator.errors import ConfigError, ModelError, SeparatorError
 from separator.members import resolve
 from separator.networks import build_network, mdx_onnx
@@ -430,6 +431,23 @@ def test_hostile_files_are_refused_and_not_run(tmp_path: Path, format: str, zipp
     with pytest.raises(ModelError, match=r"asks to run|not a safetensors file"):
         read_state(path, format)
     assert not proof.exists()
+
+
+def test_a_hostile_file_in_the_place_of_an_onnx_graph_is_not_run(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    proof, path = tmp_path / "proof", tmp_path / "x.onnx"
+    path.write_bytes(pickle.dumps(Hostile(proof)))
+    with pytest.raises(ModelError, match="is no public MDX-Net"):
+        add_path(path)
+    state = read_state(path, "onnx")
+    sizes = {"graph_bytes": len(state["graph"]), "n_fft": 64, "hop_length": 16, "bins": 16}
+    network = build_network("mdx_onnx", stems=["vocals"], frames=16, **sizes)
+    load_state(network, state, where="x.onnx")
+    with pytest.raises(ModelError, match="damaged or can't be run"):
+        network(torch.zeros(1, 2, 100))
+    assert not proof.exists()
+    pickle.loads(path.read_bytes())
+    assert proof.exists(), "it would have run"
 
 
 def test_hostile_files_cant_be_added(tmp_path: Path) -> None:
