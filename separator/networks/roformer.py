@@ -13,6 +13,7 @@ Reference:
     Wang et al., "Mel-Band RoFormer for music source separation", 2023, arXiv 2310.01809.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -109,7 +110,7 @@ class RoformerCore(nn.Module):
         return masks.view(batch, frames, *masks.shape[1:]).transpose(1, 2)
 
 
-class Roformer(nn.Module):
+class Roformer(nn.Module, ABC):
     """What BS-RoFormer and Mel-Band RoFormer share: everything but the bands.
 
     Args:
@@ -184,9 +185,13 @@ class Roformer(nn.Module):
         )
         hide_prefix(self, "core")
 
+    @abstractmethod
     def partition(self, bands: Sequence[int] | int | None) -> Bands:
-        """Return the bands that the argument of the same name asks for."""
-        raise NotImplementedError
+        """Return the bands that the argument of the same name asks for.
+
+        Raises:
+            ConfigError: it is of the wrong kind, or the bands don't fit the bins.
+        """
 
     def forward(self, mixture: Tensor, *, stems: Sequence[int] | None = None) -> Tensor:
         """Return the estimates of the chosen stems (indices; all by default)."""
