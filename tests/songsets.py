@@ -14,7 +14,7 @@ FOUR = ("drums", "bass", "other", "vocals")
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
+def cache_folder(tmp_path, monkeypatch) -> Path:
     """A cache of its own for each test."""
     monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"

@@ -19,7 +19,7 @@ from separator.datasets.layouts import find_kind
 from separator.errors import AudioError, ConfigError
 
 pytest_plugins = ["songsets"]
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 # ---- tracks: what is read is what the files hold, wherever one starts

@@ -22,7 +22,7 @@ from separator.datasets import (
 from separator.errors import AudioError, ConfigError
 
 pytest_plugins = ["songsets"]
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def test_all_kinds_say_so_when_they_find_nothing(root):
@@ -284,11 +284,11 @@ def examined(monkeypatch) -> list[str]:
     return seen
 
 
-def test_a_second_look_opens_nothing_but_what_changed(root, examined, cache):
+def test_a_second_look_opens_nothing_but_what_changed(root, examined, cache_folder):
     write_song(root / "song")
     first = open_dataset(root, check_sum=True)
     assert sorted(examined) == sorted(f"{name}.wav" for name in (*FOUR, "mixture"))
-    assert list((cache / "datasets").iterdir())
+    assert list((cache_folder / "datasets").iterdir())
     examined.clear()
     assert open_dataset(root, check_sum=True) == first
     assert not examined
