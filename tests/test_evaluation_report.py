@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ import pytest
 
 from separator.datasets import KINDS
 from separator.errors import ConfigError
-from separator.evaluation.plots import draw_all
+from separator.evaluation.plots import draw_all, draw_differences, draw_speed
 from separator.evaluation.published import published
 from separator.evaluation.report import Failure, worst_frames, write_report
 from separator.evaluation.results import FRAME_METRICS, Run, Target, TrackResult
 from separator.evaluation.summary import ALL, Summary, summarize
-from separator.evaluation.tables import all_tables, score_table
+from separator.evaluation.tables import Table, all_tables, score_table
 
 TRACKS = 12
 
@@ -239,3 +240,31 @@ def test_no_results_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match="holds no results of the split 'test'"):
         write_report(tmp_path, "test")
     assert not list(tmp_path.iterdir())
+
+
+def test_only_words_may_wrap():
+    table = Table("Failed", "1 in all.", ("track", "what", "dB"), (("a <b>", "why", "1"),), words=2)
+    assert '<td class="words">a &lt;b&gt;</td><td class="words">why</td><td>1</td>' in table.html()
+    assert "| --- | --- | ---: |" in table.markdown()
+
+
+def test_a_single_track_is_track_one():
+    first = tuple(result for result in make_results() if result.track == "track 00")
+    axes = draw_differences(Summary(first), "usdr").axes[0]
+    shown = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    assert shown == [1]
+
+
+@pytest.mark.parametrize(("slower", "label"), [(1.0, "0.50"), (50.0, "0.01")])
+def test_speeds_are_written_without_powers(summary, slower, label):
+    results = [
+        replace(one, run=replace(one.run, seconds=20.0 * slower))
+        if one.run.method == "plain"
+        else one
+        for one in summary.results
+    ]
+    figure = draw_speed(Summary(tuple(results)), "usdr")
+    figure.canvas.draw()
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels(which="both")]
+    assert label in labels
+    assert not any("^" in text for text in labels)

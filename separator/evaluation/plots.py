@@ -82,7 +82,10 @@ def draw_speed(summary: Summary, metric: str) -> Figure | None:
     for method, kind in summary.methods.items():
         if kind in ("mixture", "oracle"):
             _level(axes, summary.value(method, ALL, metric), method)
-    axes.set_xscale("log")
+    factors = [factor for _, factor, _ in points]
+    if max(factors) >= 10 * min(factors):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("seconds of music, separated in a second")
     axes.set_ylabel(f"{_label(metric)}, mean over stems")
     axes.margins(0.2)
@@ -110,7 +113,7 @@ def draw_differences(summary: Summary, metric: str) -> Figure | None:
         numbers = range(1, len(differences) + 1)
         axes.plot(numbers, differences, ".-", color=color, label=f"{best} - {method}")
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set_xlabel("tracks, in order of the difference")
     axes.set_ylabel(f"difference of {_label(metric)}")
     axes.grid(alpha=0.3)

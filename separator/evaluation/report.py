@@ -36,7 +36,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em;
 table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
 th, td {{ padding: .25em .8em; border-bottom: 1px solid #8884; text-align: right; }}
 td {{ white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; white-space: normal; }}
+.words {{ text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6em; }}
 img {{ max-width: 100%; background: white; }}
 audio {{ height: 2em; width: 14em; vertical-align: middle; }}
 :root {{ color-scheme: light dark; }}
@@ -124,7 +124,7 @@ def _failures(failures: Sequence[Failure]) -> Iterator[Table]:
         rows = tuple((f.track, f.method, f.text) for f in failures if f.warning == warning)
         note = f"{len(rows)} in all" + ("." if warning else "; the scores below lack them.")
         if rows:
-            yield Table(title, note, ("track", "method", "what"), rows)
+            yield Table(title, note, ("track", "method", "what"), rows, words=3)
 
 
 def _picture(path: Path) -> str:
@@ -137,13 +137,13 @@ def _excerpts(summary: Summary) -> Iterator[str]:
     if not frames:
         return
     yield "<h2>Worst frames</h2>\n<p>The frames of lowest SDR, one second before and after.</p>"
-    yield "<table><thead><tr><th>track</th><th>method</th><th>stem</th><th>SDR / dB</th>"
-    yield "<th>at</th><th>reference</th><th>estimate</th></tr></thead>\n<tbody>"
+    yield '<table><thead><tr><th class="words">track</th><th>method</th><th>stem</th>'
+    yield "<th>SDR / dB</th><th>at</th><th>reference</th><th>estimate</th></tr></thead>\n<tbody>"
     for frame in frames:
-        cells = (frame.track, frame.method, frame.stem, f"{frame.sdr:.2f}", f"{frame.time:.0f} s")
+        cells = (frame.method, frame.stem, f"{frame.sdr:.2f}", f"{frame.time:.0f} s")
         sounds = "".join(f"<td>{_sound(path)}</td>" for path in (frame.reference, frame.estimate))
         texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        yield f"<tr>{texts}{sounds}</tr>"
+        yield f'<tr><td class="words">{html.escape(frame.track)}</td>{texts}{sounds}</tr>'
     yield "</tbody></table>"
 
 

@@ -22,14 +22,16 @@ class Table:
     Attributes:
         title: One line.
         note: What the reader must know to read it.
-        columns: Headings; the first column holds words, the others numbers.
+        columns: Headings.
         rows: Of as many cells each.
+        words: How many columns, from the first, hold words; the others hold numbers.
     """
 
     title: str
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: int = 1
 
     def markdown(self) -> str:
         """Return it in Markdown.
@@ -44,21 +46,24 @@ class Table:
         | x\\|y | 1 |
         <BLANKLINE>
         """
-        lines = [_line(self.columns), _line(["---", *["---:"] * (len(self.columns) - 1)])]
+        numbers = len(self.columns) - self.words
+        lines = [_line(self.columns), _line(["---"] * self.words + ["---:"] * numbers)]
         lines += [_line(cell.replace("|", "\\|") for cell in row) for row in self.rows]
         return "\n".join([f"## {self.title}", "", self.note, "", *lines, ""])
 
     def html(self) -> str:
         """Return it in HTML."""
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
-            for row in self.rows
-        )
+        head = self._cells("th", self.columns)
+        body = "".join(f"<tr>{self._cells('td', row)}</tr>\n" for row in self.rows)
         return (
             f"<h2>{html.escape(self.title)}</h2>\n<p>{html.escape(self.note)}</p>\n"
             f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>\n"
         )
+
+    def _cells(self, tag: str, cells: Sequence[str]) -> str:
+        kinds = [' class="words"'] * self.words + [""] * (len(cells) - self.words)
+        pairs = zip(kinds, cells, strict=True)
+        return "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for kind, cell in pairs)
 
 
 def all_tables(summary: Summary) -> Iterator[Table]:
