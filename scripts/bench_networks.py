@@ -1,11 +1,15 @@
 """Time the networks beside their reference implementations: same weights, same mixture.
 
     python scripts/bench_networks.py [NETWORK ...] [--peer-python PROGRAM] [--rounds 5]
+                                     [--processor-time]
 
 The references (see make_reference_outputs.py) run under `--peer-python`, an interpreter of an
 environment that has them; those that it lacks are skipped with a word. Every implementation is a
 process of its own; they take turns, with an untimed run first in each turn, and the times are
 medians. The ratios are how many times faster ours is, in float32 and with the core in bfloat16.
+
+The seconds are those of the clock, which is what counts, and needs an otherwise idle machine.
+`--processor-time` adds up the time of all threads instead, which other work disturbs far less.
 """
 
 from __future__ import annotations
@@ -119,18 +123,22 @@ class Worker:
     process: subprocess.Popen[str]
 
     @classmethod
-    def start(cls, python: str, kind: str, name: str, threads: int, length: float) -> Worker:
+    def start(cls, python: str, kind: str, name: str, options: argparse.Namespace) -> Worker:
         """Start the process; it loads while others do."""
         paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "tests", "scripts"))
         command = [python, __file__, name, "--worker", kind]
-        command += ["--threads", str(threads), "--length", str(length)]
+        command += ["--threads", str(options.threads), "--length", str(options.length)]
+        environment = os.environ | {"PYTHONPATH": paths}
+        if options.processor_time:
+            command.append("--processor-time")
+            environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait take no time
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": paths},
+            env=environment,
         )
         return cls(process)
 
@@ -150,7 +158,7 @@ class Worker:
         return (errors.strip().splitlines() or [""])[-1]
 
 
-def work(kind: str, name: str, threads: int, length: float) -> None:
+def work(kind: str, name: str, options: argparse.Namespace) -> None:
     """Be a worker: for each line of input print the seconds and some values of the estimates."""
     import reference
     import torch
@@ -160,7 +168,8 @@ def work(kind: str, name: str, threads: int, length: float) -> None:
     from separator.networks import build_network
 
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
+    clock = time.process_time if options.processor_time else time.perf_counter
     parameters, seconds = NETWORKS[name]
     if kind == "reference":
         network = BUILDERS[name](parameters).eval()
@@ -170,25 +179,26 @@ def work(kind: str, name: str, threads: int, length: float) -> None:
     network.load_state_dict(reference.weights(network.state_dict()))
     if kind == "bfloat16":
         network.get_submodule("core").to(torch.bfloat16)
-    mixture = reference.mixture(round(length * seconds * 44_100), parameters.get("channels", 2))
+    samples = round(options.length * seconds * 44_100)
+    mixture = reference.mixture(samples, parameters.get("channels", 2))
     for _ in sys.stdin:
         with torch.inference_mode():
             network(mixture)  # while the others ran, the system may have taken memory away
-            began = time.perf_counter()
+            began = clock()
             estimates = network(mixture)
-        took = time.perf_counter() - began
+        took = clock() - began
         print(took, *reference.some(estimates)[:1000:10].tolist(), flush=True)
 
 
-def compare(name: str, python: str | None, rounds: int, threads: int, length: float) -> None:
+def compare(name: str, options: argparse.Namespace) -> None:
     """Print one line of the table."""
     programs = {"float32": sys.executable, "bfloat16": sys.executable}
-    if python:
-        programs["reference"] = python
-    workers = {kind: Worker.start(p, kind, name, threads, length) for kind, p in programs.items()}
+    if options.peer_python:
+        programs["reference"] = options.peer_python
+    workers = {kind: Worker.start(p, kind, name, options) for kind, p in programs.items()}
     times: dict[str, list[float]] = {kind: [] for kind in workers}
     values: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for kind, worker in list(workers.items()):
             line = worker.ask()
             if line is None:
@@ -224,16 +234,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--length", type=float, default=1.0, help="of the music, relative to usual")
+    parser.add_argument("--processor-time", action="store_true", help="for a machine at work")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := [name for name in options.networks if name not in NETWORKS]:
         parser.error(f"unknown network {unknown[0]}; there are: {', '.join(NETWORKS)}")
     if options.worker:
-        work(options.worker, options.networks[0], options.threads, options.length)
+        work(options.worker, options.networks[0], options)
         return
     print(f"  {'':<18}{'reference':>10} {'float32':>10} {'bfloat16':>10}   ratios          error")
     for name in options.networks:
-        compare(name, options.peer_python, options.rounds, options.threads, options.length)
+        compare(name, options)
 
 
 if __name__ == "__main__":
