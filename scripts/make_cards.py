@@ -177,7 +177,7 @@ def make_card(entry: Entry) -> dict[str, Any]:
         "segment": round((chunk or entry["audio"]["chunk_size"]) / entry["sample_rate"], 6),
         "overlap": 0.5,
         "weights": {
-            "urls": [file["url"], *mirrors(entry)],
+            "urls": list(dict.fromkeys([file["url"], *mirrors(entry)])),
             "sha256": file["sha256"],
             "bytes": file["size"],
             "format": "safetensors" if file["filename"].endswith(".safetensors") else "msst",

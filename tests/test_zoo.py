@@ -458,6 +458,7 @@ def test_what_is_not_published_is_neither_invented_nor_hidden() -> None:
     assert len([name for name in doubtful if not name.startswith("mdx-net-")]) < 50
     full = [found for found in hashes.values() if found and len(found) == 64]
     assert len(full) == len(set(full)) == len(PUBLIC) - len(doubtful) > 150
+    assert all(len(set(card.weights.urls)) == len(card.weights.urls) for card in PUBLIC)
 
 
 def test_mdx_nets_are_set_up_as_their_checksums_say() -> None:
