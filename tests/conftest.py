@@ -15,7 +15,7 @@ import pytest
 from separator.audio import AudioWriter, open_audio
 
 pytest.register_assert_rewrite(
-    "browsing", "evaluation_runs", "gain_models", "songsets", "training_runs"
+    "browsing", "evaluation_runs", "gain_models", "metric_signals", "songsets", "training_runs"
 )
 
 Signal = npt.NDArray[np.float32]
