@@ -171,6 +171,7 @@ def _tell(report: "Report") -> None:
 
 def _show_costs(recipe: "Recipe") -> None:
     from separator.training.dryrun import analyse, measure_speed, rounded
+    from separator.training.hardware import training_device
 
     costs = analyse(recipe)
     rows = table("", "")
@@ -183,6 +184,11 @@ def _show_costs(recipe: "Recipe") -> None:
     rows.add_row("MACs", f"{rounded(costs.macs)} per second of music")
     rows.add_row("memory", f"{rounded(costs.memory)}B for weights, gradients and activations")
     show(rows)
+    try:
+        training_device(recipe.hardware)
+    except ConfigError as error:  # all but the speed is known without it
+        message(f"The speed isn't measured: {error}")
+        return
     speed = measure_speed(recipe)
     audio = speed * recipe.data.batch * recipe.accumulate * recipe.data.segment
     line(f"{speed:.3g} steps per second here, {audio:.3g} s of audio per second")

@@ -23,13 +23,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from separator.errors import ModelError
-from separator.runner import pick_device
 from separator.training.building import (
     bare_network,
     checkpoint_activations,
     compile_core,
     initial_network,
 )
+from separator.training.hardware import training_device
 from separator.training.lora import add_lora
 from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.optimizers import build_optimizer, is_matrix
@@ -228,9 +228,10 @@ def measure_speed(recipe: Recipe, *, seconds: float = 3.0) -> float:
 
     Raises:
         ModelError: memory is too small.
-        ConfigError: the core is to be compiled, and there is no compiler for it.
+        ConfigError: the device isn't there, or the core is to be compiled and there is no
+            compiler for it.
     """
-    device = pick_device(recipe.hardware.accelerator.replace("gpu", "cuda"))
+    device = training_device(recipe.hardware)
     try:
         return _measure_speed(recipe, device, seconds)
     except RuntimeError as error:

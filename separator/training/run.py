@@ -26,6 +26,7 @@ from separator.errors import Cancelled, ConfigError, ModelError
 from separator.heap import keep_all_freed_memory
 from separator.schema import validate
 from separator.training.callbacks import LAST, Report, Reporter, Samples, Saver, Stopped
+from separator.training.hardware import check_devices
 from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.recipe import Recipe
 from separator.training.sharding import Sharded
@@ -73,8 +74,8 @@ def train(
         report: called every now and then, in the first process.
 
     Raises:
-        ConfigError: there is a run in the folder already, or none to resume; a data set or a
-            hyper-parameter that can't be used.
+        ConfigError: there is a run in the folder already, or none to resume; a data set, a
+            hyper-parameter or a device that can't be used.
         ModelError: the loss isn't finite, or memory is too small.
         Stopped: the run was asked to stop, and has saved everything.
     """
@@ -83,6 +84,7 @@ def train(
         check_new(folder)
     if resume and not last.exists():
         raise ConfigError(f"There is nothing to resume: '{last}' doesn't exist.")
+    check_devices(recipe.hardware)
     keep_all_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder)
