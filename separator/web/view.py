@@ -67,15 +67,15 @@ def amount(job: Job) -> str:
 def time_left(seconds: float) -> str:
     """Write a time as people say it.
 
-    >>> time_left(3.2), time_left(100), time_left(4000)
-    ('4 s', '1 min 40 s', '1 h 6 min')
+    >>> time_left(3.2), time_left(59.5), time_left(100), time_left(3600), time_left(4000)
+    ('4 s', '1 min', '1 min 40 s', '1 h', '1 h 6 min')
     """
     whole = int(seconds) + 1 if seconds < 60 else int(round(seconds / 5) * 5)
-    if whole < 60:
-        return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        parts = ((whole // 60, "min"), (whole % 60, "s"))
+    else:
+        parts = ((whole // 3600, "h"), (whole % 3600 // 60, "min"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def progress(title: str, text: str, share: float | None) -> str:
