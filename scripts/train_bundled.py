@@ -13,9 +13,9 @@
 Any folder of the shape of MUSDB18-HQ will do. Training is meant for a few CPU cores: one process
 per core, each with one thread and its own songs, gradients averaged after every step. That loses
 nothing to waiting threads when other programs want the cores too. The learning rate follows the
-clock, so the budget is kept on any machine; a run that was stopped goes on from its checkpoint.
-(Stems were not yet sped up and coloured in the first two runs behind the weights that are shipped. A run
-with more layers than the one it starts from begins with new layers that change nothing.)
+clock, so the budget is kept on any machine; a run that was stopped goes on from its checkpoint. A
+run with more layers than the one it starts from begins with new layers that change nothing. (Stems
+were not yet sped up and coloured in the first two runs behind the weights that are shipped.)
 """
 
 import argparse
@@ -322,8 +322,8 @@ def _card(path: Path) -> Card:
         "overlap": 0.5,
         "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
         "licence": "MIT",
-        "note": "Made on two busy CPU cores in four and a half hours: it shows the program at work, and real "
-        "music sounds unlike what it was trained on. Use a larger model for your songs.",
+        "note": "Made on two busy CPU cores in four and a half hours: it shows the program at work, "
+        "and real music sounds unlike what it was trained on. Use a larger model for your songs.",
         "training_data": "Synthetic music only: songs composed and played by a seeded generator",
         "source": "scripts/train_bundled.py",
     }
