@@ -322,8 +322,9 @@ def _card(path: Path) -> Card:
         "overlap": 0.5,
         "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
         "licence": "MIT",
-        "note": "Made on two busy CPU cores in four and a half hours: it shows the program at work, "
-        "and real music sounds unlike what it was trained on. Use a larger model for your songs.",
+        "note": "Made on two busy CPU cores in four and a half hours: it shows the program at "
+        "work, and real music sounds unlike what it was trained on. Use a larger model for your "
+        "songs.",
         "training_data": "Synthetic music only: songs composed and played by a seeded generator",
         "source": "scripts/train_bundled.py",
     }
