@@ -13,6 +13,7 @@ Reference:
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -202,7 +203,7 @@ class LocalAttention(nn.Module):
         self.proj = TimeConv(channels, channels, 1)
         with torch.no_grad():  # the widest window at first
             self.query_decay.weight.mul_(0.01)
-            nn.init.constant_(self.query_decay.bias, -2.0)  # type: ignore[arg-type]
+            nn.init.constant_(cast(Tensor, self.query_decay.bias), -2.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform `(batch, channels, 1, time)`."""
