@@ -145,16 +145,15 @@ class OnnxGraph(nn.Module):
     def check(self, session: Any) -> None:
         """Refuse a graph for other spectrograms."""
         shapes = [given.shape for given in session.get_inputs()]
-        fixed = (
-            []
-            if len(shapes) != 1
-            else [
-                (size, own)
-                for size, own in zip(shapes[0][1:], self.shape, strict=False)
-                if isinstance(size, int)
-            ]
+        fits = (
+            len(shapes) == 1
+            and len(shapes[0]) == 4
+            and all(
+                size == own or not isinstance(size, int)  # any size is allowed where it has a name
+                for size, own in zip(shapes[0][1:], self.shape, strict=True)
+            )
         )
-        if len(shapes) != 1 or len(shapes[0]) != 4 or any(size != own for size, own in fixed):
+        if not fits:
             raise ModelError(
                 "The ONNX graph must take windows of "
                 f"{' x '.join(map(str, self.shape))} (channels, bins, frames), as the card says; "
