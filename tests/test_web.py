@@ -515,6 +515,14 @@ def test_references_are_known_by_their_names(tmp_path):
         compare.match_references([tmp_path / "kazoo.wav"], ["drums"])
 
 
+@pytest.mark.parametrize("samples, rate", [(RATE // 2, RATE), (RATE // 2, RATE // 2)])
+def test_a_reference_unlike_its_song_is_refused(service, song, samples, rate):
+    reference = song("vocals.wav", make_signal(samples, rate), rate)
+    request = Request(song("a.wav"), "tiny")  # of a second
+    with pytest.raises(AudioError, match="must be alike"):
+        compare.submit(service, request, ("tiny", "pocket"), [reference], "me/")
+
+
 def test_the_same_model_twice_is_no_comparison(service, song):
     request = Request(song("a.wav"), "tiny")
     with pytest.raises(ConfigError, match="different"):

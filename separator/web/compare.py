@@ -18,6 +18,7 @@ from separator.web.service import Request, Service
 from separator.web.songs import Song, Track, adopt
 
 LETTERS = ("X", "Y")
+PADDING = 0.2  # seconds that a lossy reference may differ from its song in length
 REFERENCE = "Reference"
 
 
@@ -47,6 +48,7 @@ def submit(
     truths = match_references(references, stems)
     for path in truths.values():
         service.check_source(replace(request, source=path, title=path.name))
+    _check_alike(truths, request.source)
     work = _work(service, request, models, stems, truths)
     return service.queue.submit(Job(request.title or request.source.stem, owner, work))
 
@@ -111,7 +113,6 @@ def _compare(
         Track(stem, adopt(path, folder, f"reference-{stem}"), first, REFERENCE)
         for stem, path in references.items()
     ]
-    _check_alike(tracks, mixture)
     song = Song(
         token=folder.name,
         folder=folder,
@@ -129,15 +130,20 @@ def _compare(
     return song
 
 
-def _check_alike(tracks: Sequence[Track], mixture: Path) -> None:
+def _check_alike(references: Mapping[str, Path], mixture: Path) -> None:
     want = probe(mixture)
-    for track in tracks:
-        have = probe(track.path)
+    for stem, path in references.items():
+        have = probe(path)
         if (have.sample_rate, have.channels) != (want.sample_rate, want.channels):
             raise AudioError(
-                f"The reference of {track.name} has {have.channels} channels at "
+                f"The reference of {stem} has {have.channels} channels at "
                 f"{have.sample_rate} Hz, the song {want.channels} at {want.sample_rate} Hz; "
                 "they must be alike."
+            )
+        if have.duration and want.duration and abs(have.duration - want.duration) > PADDING:
+            raise AudioError(
+                f"The reference of {stem} lasts {have.duration:.1f} s, the song "
+                f"{want.duration:.1f} s; they must be alike."
             )
 
 
@@ -159,6 +165,7 @@ def scores(song: Song, check: Callable[[], None] = lambda: None) -> dict[str, di
 
 
 def _sdr(reference: Iterable[Block], estimate: Iterable[Block]) -> float:
+    """Compare what both have: a lossy reference may be a little shorter than its song."""
     signal = noise = 1e-9
     for true, guess in zip(reference, estimate, strict=False):
         size = min(true.shape[1], guess.shape[1])
