@@ -9,6 +9,7 @@ range over rounds after a first one that doesn't count) and audio-seconds per se
     decode    songs read from their files at every segment, for comparison
     cache     songs from the memory-mapped cache, as recipes with `folders` do
     synthetic songs composed and rendered on the fly
+    studio    the same, by other processes, and mixed on the device
     bank      clips re-pitched, placed and filtered in torch on the device
     augment   all augmentations, on batches that lie on the device
 """
@@ -43,6 +44,7 @@ from separator.training.augmentation import (
 from separator.training.bank import Banked, build_bank
 from separator.training.data import DataOptions, Folder, build_data, folder_library
 from separator.training.sources import Plan, Synthetic
+from separator.training.studio import Studio
 
 RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")
@@ -136,10 +138,12 @@ def main() -> None:
         build_bank(library, STEMS, sample_rate=RATE, seconds=3.0).save(path)
         dataset = open_dataset(options.folder, split="train", stems=STEMS)
         banked = DataOptions(bank=Banked(path=str(path)), **shape)
+        studio = Studio(processes=max(1, options.workers))
         sources: dict[str, Callable[[], Iterator[Tensor]]] = {
             "decode": lambda: decoded(dataset, songs),
             "cache": lambda: forever(songs, options.device),
             "synthetic": lambda: forever(DataOptions(synthetic=Synthetic(), **shape), "cpu"),
+            "studio": lambda: forever(DataOptions(studio=studio, **shape), options.device),
             "bank": lambda: forever(banked, options.device),
             "augment": lambda: augmented(next(forever(songs, options.device))),
         }

@@ -376,7 +376,7 @@ def test_synthetic_songs_have_four_stems():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "exactly one of 'folders', 'synthetic' and 'bank'"),
+        ({}, "exactly one of 'folders', 'synthetic', 'studio' and 'bank'"),
         ({"synthetic": {}, "bank": {"path": "x"}}, "exactly one of"),
         ({"synthetic": {}, "segmnet": 3.0}, "Did you mean 'segment'"),
         ({"folders": [{"path": "x", "wieght": 1.0}]}, "Did you mean 'weight'"),

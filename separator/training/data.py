@@ -1,4 +1,4 @@
-"""Batches of training segments, from songs on disk, from songs made on the fly, or from a bank.
+"""Batches of training segments: from songs on disk, songs made on the fly, or a bank of samples.
 
     data:
       segment: 6.0                # seconds
@@ -29,6 +29,7 @@ from separator.training.batches import Batches, Source
 from separator.training.cache import Cache, SampleType, Stored
 from separator.training.mixing import Activity, Library, Recording, first_samples
 from separator.training.sources import MixedSongs, Plan, Synthetic, SyntheticSongs
+from separator.training.studio import Studio, StudioSongs
 from separator.zoo import cache_dir
 
 __all__ = ["Batches", "DataOptions", "Folder", "build_data"]
@@ -65,7 +66,7 @@ class DataOptions(Strict):
         activity: What counts as silence.
         cache: Where decoded songs are kept; in the user's cache folder where absent.
         cache_type: int16 is exact for 16-bit sources, float16 keeps 11 bits at every level.
-        folders, synthetic, bank: Where the songs come from; exactly one of them.
+        folders, synthetic, studio, bank: Where the songs come from; exactly one of them.
     """
 
     segment: Positive = 6.0
@@ -79,14 +80,20 @@ class DataOptions(Strict):
     cache_type: SampleType = "int16"
     folders: Annotated[tuple[Folder, ...], FROM_LIST] = ()
     synthetic: Synthetic | None = None
+    studio: Studio | None = None
     bank: Banked | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        sources = [bool(self.folders), self.synthetic is not None, self.bank is not None]
-        if sum(sources) != 1:
-            raise ValueError("give exactly one of 'folders', 'synthetic' and 'bank'")
+        sources = [self.folders, self.synthetic, self.studio, self.bank]
+        if sum(map(bool, sources)) != 1:
+            raise ValueError("give exactly one of 'folders', 'synthetic', 'studio' and 'bank'")
         return self
+
+    @property
+    def on_device(self) -> bool:
+        """Whether batches are made where the network is, which isn't shared with workers."""
+        return bool(self.bank or self.studio)
 
 
 def build_data(
@@ -114,7 +121,7 @@ def build_data(
         seed: Of everything.
         stretch: How much longer segments are than the recipe says, for augmentations that use
             them up; see `AugmentationOptions.stretch`.
-        device: Where a bank makes its batches; other sources make them on the CPU.
+        device: Where a bank and a studio make their batches; other sources make them on the CPU.
         allow_partial: Whether to train on the songs without problems if others have some.
 
     Raises:
@@ -135,13 +142,14 @@ def build_data(
         seed=seed,
     )
     source = _source(options, plan, torch.device(device), allow_partial)
-    workers = 0 if options.bank else options.workers  # a device isn't shared with workers
-    return Batches(source, options.steps_per_epoch, workers)
+    return Batches(source, options.steps_per_epoch, 0 if options.on_device else options.workers)
 
 
 def _source(options: DataOptions, plan: Plan, device: torch.device, allow_partial: bool) -> Source:
     if options.bank:
         return BankedSamples(options.bank, plan, device)
+    if options.studio:
+        return StudioSongs(options.studio, plan, device)
     if options.synthetic:
         return SyntheticSongs(options.synthetic, options.activity, plan)
     return MixedSongs(folder_library(options, plan, allow_partial), plan)

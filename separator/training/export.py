@@ -160,7 +160,7 @@ def describe_data(recipe: Recipe) -> str:
     A fine-tuned one was trained on what its start was trained on, too.
     """
     data = recipe.data
-    if data.synthetic is not None:
+    if data.synthetic or data.studio:
         text = "Synthetic music only: songs composed and played by a seeded generator"
     elif data.folders:
         text = ", ".join(f"{Path(f.path).name} ({f.split})" for f in data.folders)

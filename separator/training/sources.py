@@ -3,6 +3,7 @@
 A source gives the batch of every position; it is a pure function of the position and the plan.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -98,8 +99,8 @@ class MixedSongs:
         )
 
 
-class Synthetic(Strict):
-    """Compose and render songs while training, see `separator.training.synthesis`.
+class Composed(Strict):
+    """Say which songs are composed, see `separator.training.synthesis`.
 
     Attributes:
         first: Seed of the first song.
@@ -108,8 +109,6 @@ class Synthetic(Strict):
         timbres: Which instruments and voices may play.
         plain: Whether to do without the soundfonts and voices installed on this computer, so that
             songs are the same everywhere.
-        pool: Songs in memory, among which stems are mixed.
-        batches_per_song: After so many batches one song of the pool gives way to a new one.
     """
 
     first: Annotated[int, Field(ge=0)] = 0
@@ -117,6 +116,36 @@ class Synthetic(Strict):
     duration: Annotated[float, Field(ge=1)] = 24.0
     timbres: Literal["train", "heldout", "any"] = "train"
     plain: bool = True
+
+    def check(self, stems: Sequence[str]) -> None:
+        """Refuse stems that no song has.
+
+        Raises:
+            ConfigError: There is no such stem.
+        """
+        for stem in stems:
+            if stem not in STEMS:
+                known = nearest(stem, STEMS) or f" There are: {', '.join(STEMS)}."
+                raise ConfigError(f"Synthetic songs have no stem '{stem}'.{known}")
+
+    def palette(self) -> Palette:
+        """Return what plays and sings."""
+        return Palette(self.timbres) if self.plain else Palette.installed(self.timbres)
+
+    def seed(self, entropy: Sequence[int]) -> int:
+        """Choose a song."""
+        draw = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return self.first + draw % self.songs
+
+
+class Synthetic(Composed):
+    """Compose and render songs where batches are loaded.
+
+    Attributes:
+        pool: Songs in memory, among which stems are mixed.
+        batches_per_song: After so many batches one song of the pool gives way to a new one.
+    """
+
     pool: Count = 4
     batches_per_song: Count = 8
 
@@ -134,13 +163,9 @@ class SyntheticSongs:
     """
 
     def __init__(self, songs: Synthetic, activity: Activity, plan: Plan) -> None:
-        for stem in plan.stems:
-            if stem not in STEMS:
-                known = nearest(stem, STEMS) or f" There are: {', '.join(STEMS)}."
-                raise ConfigError(f"Synthetic songs have no stem '{stem}'.{known}")
+        songs.check(plan.stems)
         self.songs, self.activity, self.plan = songs, activity, plan
-        draw = Palette if songs.plain else Palette.installed
-        self.palette = draw(songs.timbres)
+        self.palette = songs.palette()
         self._pool: dict[int, dict[str, Recording]] = {}
 
     def __getitem__(self, position: int) -> Tensor:
@@ -164,17 +189,23 @@ class SyntheticSongs:
 
     def _seed(self, lane: int, number: int) -> int:
         """Choose a song."""
-        entropy = [self.plan.seed, self.plan.rank, lane, number]
-        draw = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        return self.songs.first + draw % self.songs.songs
+        return self.songs.seed([self.plan.seed, self.plan.rank, lane, number])
 
     def _render(self, seed: int) -> dict[str, Recording]:
-        stems = render_song(seed, self.songs.duration, self.palette)
-        return {stem: self._recording(stems[stem]) for stem in self.plan.stems}
+        stems = rendered(seed, self.songs.duration, self.palette, self.plan)
+        return {
+            stem: recording(audio, self.plan.sample_rate, self.activity)
+            for stem, audio in stems.items()
+        }
 
-    def _recording(self, audio: Audio) -> Recording:
-        if self.plan.channels == 1:
+
+def rendered(seed: int, duration: float, palette: Palette, plan: Plan) -> dict[str, Audio]:
+    """Return the stems of a song, `(channels, time)` each, as a plan wants them."""
+
+    def fitted(audio: Audio) -> Audio:
+        if plan.channels == 1:
             audio = np.asarray(audio.mean(0, keepdims=True), dtype=np.float32)
-        rate = self.plan.sample_rate
-        audio = np.concatenate(list(resampled([audio], SAMPLE_RATE, rate)), axis=1)
-        return recording(audio, rate, self.activity)
+        return np.concatenate(list(resampled([audio], SAMPLE_RATE, plan.sample_rate)), axis=1)
+
+    stems = render_song(seed, duration, palette)
+    return {stem: fitted(stems[stem]) for stem in plan.stems}
