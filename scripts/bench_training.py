@@ -1,8 +1,9 @@
 """Time our training loop beside that of Music-Source-Separation-Training: steps per second.
 
     python scripts/bench_training.py [FOLDER] [--peer-python PROGRAM] [--rounds 5] [--steps 4]
+    python scripts/bench_training.py --device cuda --precision bfloat16 --size paper --workers 4
 
-Both train the same BS-RoFormer in float32, with the same batches, loss (L1 and STFTs of five
+Both train the same BS-RoFormer, with the same precision, batches, loss (L1 and STFTs of five
 windows), AdamW and clipping, on songs of FOLDER, which is laid out like MUSDB18-HQ (a few are
 composed unless given). Ours is what `separator train` runs. The other loop is restated from that
 project's train.py and dataset.py: every stem of every item is read from its file at a random place
@@ -53,6 +54,10 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+#: Options that both loops must know.
+PASSED_ON = "size batch segment steps rounds workers threads device precision".split()
+
+
 @dataclass
 class Loop:
     """A process that trains some steps whenever it is asked to."""
@@ -64,7 +69,7 @@ class Loop:
         """Start the process."""
         paths = os.pathsep.join(str(ROOT / part) for part in (".", "tests", "scripts"))
         command = [python, __file__, str(folder), "--loop", kind]
-        for name in ("size", "batch", "segment", "steps", "rounds", "workers", "threads"):
+        for name in PASSED_ON:
             command += [f"--{name}", str(getattr(options, name))]
         environment = os.environ | {"PYTHONPATH": paths}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -106,10 +111,11 @@ def train_ours(options: argparse.Namespace) -> None:
             "loss": {"l1": 1.0, "multi_resolution_stft": {"weight": 1.0, "hop_length": HOP}},
             "optimizer": {"name": "adamw", "rate": 1e-4},
             "clip": 1.0,
+            "precision": options.precision,
             "steps": options.steps * (options.rounds + 1),
             "save": {"every": 10**6},
             "log": {"every": options.steps, "tensorboard": False},
-            "hardware": {"accelerator": "cpu"},
+            "hardware": {"accelerator": {"cpu": "cpu", "cuda": "gpu"}[options.device]},
         },
         "benchmark",
     )
@@ -128,7 +134,9 @@ def train_theirs(options: argparse.Namespace) -> None:
     import torch
     from torch.utils.data import DataLoader
 
-    network = their_network(SIZES[options.size]).train()
+    device = torch.device(options.device)
+    network = their_network(SIZES[options.size]).train().to(device)
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
     items = options.batch * options.steps * (options.rounds + 1)
     dataset = Chunks(options.folder / "train", round(options.segment * RATE), items)
     loader = DataLoader(dataset, options.batch, shuffle=True, num_workers=options.workers)
@@ -141,7 +149,10 @@ def train_theirs(options: argparse.Namespace) -> None:
             asked = time.perf_counter()
             targets, mixture = next(batches)
             waited += time.perf_counter() - asked
-            loss = their_loss(network(mixture), targets)
+            targets = targets.to(device)
+            with cast:
+                estimates = network(mixture.to(device))
+            loss = their_loss(estimates.float(), targets)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
@@ -217,7 +228,7 @@ def their_loss(estimates: Any, targets: Any) -> Any:
             "win_length": size,
             "hop_length": HOP,
             "return_complex": True,
-            "window": torch.hann_window(size),
+            "window": torch.hann_window(size, device=targets.device),
         }
         pair = (torch.stft(x.flatten(0, 2), **options) for x in (estimates, targets))
         loss = loss + F.l1_loss(*pair)
@@ -267,6 +278,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--loop", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.loop:
