@@ -55,7 +55,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 #: Options that both loops must know.
-PASSED_ON = "size batch segment steps rounds workers threads device precision".split()
+PASSED_ON = ("size", "batch", "segment", "steps", "rounds", "workers", "threads")
+PASSED_ON += ("device", "precision")
 
 
 @dataclass

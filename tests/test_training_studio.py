@@ -110,7 +110,7 @@ def test_a_stopped_process_is_told_and_does_not_hang():
     source[0]
     for process in source._renderers._processes.values():
         os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(ModelError, match="lower 'data.studio.processes'"):
+    with pytest.raises(ModelError, match="memory was short"):
         for position in range(1, 40):
             source[position]
 
