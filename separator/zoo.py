@@ -175,8 +175,7 @@ def load_network(
         ModelError: the weights can't be had, can't be read, or don't fit the network.
         ConfigError: the network or one of its hyper-parameters is unknown.
     """
-    card, state = _read(card, weights_path(card, offline=offline, progress=progress))
-    return _built(card, state)
+    return _built(*read_model(card, offline=offline, progress=progress))
 
 
 def load_joined(
@@ -189,7 +188,7 @@ def load_joined(
     Raises:
         ModelError, ConfigError: as in `load_network`; such a network can't be made of these.
     """
-    parts = [_read(card, weights_path(card, offline=offline)) for card in cards]
+    parts = [read_model(card, offline=offline) for card in cards]
     joined = {
         "name": ensemble.name,
         "stems": tuple(stem for card, _ in parts for stem in card.stems),
@@ -207,8 +206,15 @@ def _built(card: Card, state: "State") -> "nn.Module":
     return network.eval()
 
 
-def _read(card: Card, path: Path) -> "tuple[Card, State]":
-    """Read a model's weights, and its card with the hyper-parameters that stand in the file."""
+def read_model(
+    card: Card, *, offline: bool | None = None, progress: Progress | None = None
+) -> "tuple[Card, State]":
+    """Return a model's card, with the hyper-parameters that stand in its file, and its weights.
+
+    Raises:
+        ModelError: the weights can't be had or can't be read, or are another network's.
+    """
+    path = weights_path(card, offline=offline, progress=progress)
     if card.weights.format == "demucs":
         return _unpacked(card, path)
     from separator.checkpoints.states import read_state

@@ -14,14 +14,19 @@ import numpy as np
 import pytest
 import reference
 import torch
+import yaml
+from conftest import weights_entry
 from safetensors.torch import save_file
 from torch import Tensor
+from training_runs import TINY
 
 from separator.checkpoints.diffq import dequantize, unpack
 from separator.checkpoints.packages import is_package, read_package
 from separator.checkpoints.states import load_state, read_state
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
+from separator.training.building import initial_network
+from separator.training.recipe import resolve
 
 STEMS = ["drums", "vocals"]
 SMALL: dict[str, Any] = {
@@ -136,6 +141,23 @@ def test_a_pickled_file_is_read(
     assert read_state(path, "demucs").keys() == half.keys()
     for key, value in built.state_dict().items():
         assert value.equal(half[key].float())
+
+
+def test_fine_tuning_takes_the_hyper_parameters_that_stand_in_the_file(
+    tmp_path: Path, foreign: Callable[[str], type]
+) -> None:
+    source = network()
+    path = save(tmp_path / "x.th", foreign("demucs.hdemucs.HDemucs"), source.state_dict())
+    card = {"name": "small", "description": "Small", "network": "hdemucs", "licence": "MIT"}
+    card |= {"stems": STEMS, "segment": 1.0, "weights": weights_entry(path, "demucs")}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(card))
+    start = {"start": str(tmp_path / "small.yaml")}
+    own = ("network", "parameters", "stems", "sample_rate")
+    plan = {key: value for key, value in TINY.items() if key not in own}
+    recipe = resolve({**plan, **start, "optimizer": {"name": "adamw", "rate": 1e-3}}, "x")
+    assert recipe.parameters["hidden_channels"] == OURS["hidden_channels"]
+    state = initial_network(recipe).state_dict()
+    assert all(torch.equal(state[key], value) for key, value in source.state_dict().items())
 
 
 def test_files_without_zip_are_read(tmp_path: Path, foreign: Callable[[str], type]) -> None:

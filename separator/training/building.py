@@ -12,12 +12,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from separator.cards import Card
-from separator.checkpoints.states import load_state, read_state
+from separator.checkpoints.states import load_state
 from separator.errors import ConfigError
 from separator.networks import build_network
 from separator.training.lora import add_lora
 from separator.training.recipe import Recipe
-from separator.zoo import find_card, weights_path
+from separator.zoo import find_card, read_model
 
 
 def bare_network(recipe: Recipe) -> nn.Module:
@@ -52,7 +52,7 @@ def initial_network(recipe: Recipe, *, fresh: bool = True) -> nn.Module:
     if recipe.start is not None and fresh:
         card = find_card(recipe.start)
         assert isinstance(card, Card)  # as the recipe has checked
-        state = read_state(weights_path(card), card.weights.format, card.stems)
+        card, state = read_model(card)
         load_state(network, state, where=card.name)
     scale_parameters(network, recipe.initial_scale)
     if recipe.lora is not None:

@@ -285,11 +285,13 @@ def resolve(data: dict[str, Any], where: str) -> Recipe:
 
 
 def _network_of(start: str, where: str) -> dict[str, Any]:
-    from separator.zoo import find_card
+    from separator.zoo import find_card, read_model
 
     card = find_card(start)
     if not isinstance(card, Card):
         raise ConfigError(f"{where}: 'start': '{start}' is an ensemble; name one of its models.")
+    if card.weights.format == "demucs":  # the file knows its hyper-parameters, the card may not
+        card, _ = read_model(card)
     fields = ("network", "parameters", "stems", "sample_rate", "channels")
     return {field: getattr(card, field) for field in fields}
 
