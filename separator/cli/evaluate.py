@@ -205,20 +205,20 @@ def leaderboard(
     names = output_names(card.name, card.stems, wanted, residual)
     found = board.find_mixtures(mixtures, chosen)
     existing: Any = "overwrite" if overwrite else "skip"
-    todo = board.plan(found, output, chosen, names, existing=existing)
+    planned = board.plan(found, output, chosen, names, existing=existing)
     failed = False
     if not check_only:
         from separator.api import Separator
 
         fetch_weights(card, quiet=quiet)
         options = Options(output=output, stems=wanted, residual=residual, existing=existing)
-        with Display(len(todo), quiet=quiet) as display:
-            result = run(todo, Separator(card, device=device), options, on_event=display)
+        with Display(len(planned), quiet=quiet) as display:
+            result = run(planned, Separator(card, device=device), options, on_event=display)
         display.finish(result)
         failed = bool(result.count("failed"))
         if result.count("cancelled"):
             raise typer.Exit(130)
-    problems = list(board.check(todo, output))
+    problems = list(board.check(planned, output))
     for problem in problems:
         message(f"not acceptable: {problem}")
     if not (problems or failed or quiet):

@@ -161,14 +161,14 @@ def separate(
     _check_options(inputs, options, card)
     _check_settings(card, **settings)
     tracks = find_audio([Path(text) for text in inputs], output=output)
-    todo = plan(tracks, options, model=card.name, known=card.stems)
+    planned = plan(tracks, options, model=card.name, known=card.stems)
     if dry_run:
-        raise typer.Exit(show_plan(todo))
+        raise typer.Exit(show_plan(planned))
     _check_folders(output, report)
     separator = _load(card, quiet=quiet, offline=offline, **settings)
     _set_threads(threads, jobs)
-    with _stoppable(), Display(len(todo), quiet=quiet) as display:
-        result = run(todo, separator, options, workers=jobs, on_event=display)
+    with _stoppable(), Display(len(planned), quiet=quiet) as display:
+        result = run(planned, separator, options, workers=jobs, on_event=display)
     display.finish(result)
     if report:
         result.write(report)
