@@ -17,15 +17,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from turns import Worker
+
 FOUR = ["drums", "bass", "other", "vocals"]
 ROFORMER = {"stems": ["vocals"], "dim": 384, "depth": 6, "heads": 8, "dim_head": 64}
 BS_BANDS = [2] * 24 + [4] * 12 + [12] * 8 + [24] * 8 + [48] * 8 + [128, 129]
@@ -116,46 +114,13 @@ NETWORKS: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
-@dataclass
-class Worker:
-    """A process with one implementation, which separates once whenever it is asked to."""
-
-    process: subprocess.Popen[str]
-
-    @classmethod
-    def start(cls, python: str, kind: str, name: str, options: argparse.Namespace) -> Worker:
-        """Start the process; it loads while others do."""
-        paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "tests", "scripts"))
-        command = [python, __file__, name, "--worker", kind]
-        command += ["--threads", str(options.threads), "--length", str(options.length)]
-        environment = os.environ | {"PYTHONPATH": paths}
-        if options.processor_time:
-            command.append("--processor-time")
-            environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait take no time
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        return cls(process)
-
-    def ask(self) -> str | None:
-        """Let it separate once; return its line of numbers, or None if it has ended."""
-        assert self.process.stdin and self.process.stdout
-        try:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        return self.process.stdout.readline() or None
-
-    def end(self) -> str:
-        """End the process; return the last line of its errors."""
-        _, errors = self.process.communicate()
-        return (errors.strip().splitlines() or [""])[-1]
+def start(python: str, kind: str, name: str, options: argparse.Namespace) -> Worker:
+    """Start a process with one implementation, which separates once when it is its turn."""
+    command = [name, "--worker", kind, "--threads", options.threads, "--length", options.length]
+    if not options.processor_time:
+        return Worker.start(python, __file__, command)
+    passive = {"OMP_WAIT_POLICY": "passive"}  # threads that wait take no time
+    return Worker.start(python, __file__, [*command, "--processor-time"], **passive)
 
 
 def work(kind: str, name: str, options: argparse.Namespace) -> None:
@@ -195,7 +160,7 @@ def compare(name: str, options: argparse.Namespace) -> None:
     programs = {"float32": sys.executable, "bfloat16": sys.executable}
     if options.peer_python:
         programs["reference"] = options.peer_python
-    workers = {kind: Worker.start(p, kind, name, options) for kind, p in programs.items()}
+    workers = {kind: start(p, kind, name, options) for kind, p in programs.items()}
     times: dict[str, list[float]] = {kind: [] for kind in workers}
     values: dict[str, list[float]] = {}
     for _ in range(options.rounds):

@@ -24,16 +24,15 @@ import argparse
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from turns import Worker
+
 RATE = 44_100
 STEMS = ("drums", "bass", "other", "vocals")
 WINDOWS = (4096, 2048, 1024, 512, 256)
@@ -59,33 +58,19 @@ PASSED_ON = ("size", "batch", "segment", "steps", "rounds", "workers", "threads"
 PASSED_ON += ("device", "precision")
 
 
-@dataclass
-class Loop:
-    """A process that trains some steps whenever it is asked to."""
+def start(python: str, kind: str, folder: Path, options: argparse.Namespace) -> Worker:
+    """Start a process with one of the loops, which trains some steps when it is its turn."""
+    passed = [part for name in PASSED_ON for part in (f"--{name}", getattr(options, name))]
+    return Worker.start(python, __file__, [folder, "--loop", kind, *passed])
 
-    process: subprocess.Popen[str]
 
-    @classmethod
-    def start(cls, python: str, kind: str, folder: Path, options: argparse.Namespace) -> Loop:
-        """Start the process."""
-        paths = os.pathsep.join(str(ROOT / part) for part in (".", "tests", "scripts"))
-        command = [python, __file__, str(folder), "--loop", kind]
-        for name in PASSED_ON:
-            command += [f"--{name}", str(getattr(options, name))]
-        environment = os.environ | {"PYTHONPATH": paths}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return cls(subprocess.Popen(command, text=True, env=environment, **pipes))
-
-    def turn(self) -> tuple[float, float]:
-        """Let it train; return steps per second and the share of the time spent waiting."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("A loop has ended early: see above, or memory was too small for both.")
-        speed, waiting = map(float, line.split())
-        return speed, waiting
+def turn(loop: Worker) -> tuple[float, float]:
+    """Let a loop train; return steps per second and the share of the time spent waiting."""
+    line = loop.ask()
+    if line is None:
+        raise SystemExit(f"A loop ended early ({loop.end()}); was memory too small for both?")
+    speed, waiting = map(float, line.split())
+    return speed, waiting
 
 
 def train_ours(options: argparse.Namespace) -> None:
@@ -249,13 +234,13 @@ def compose(folder: Path, songs: int = 6) -> None:
 def compare(folder: Path, options: argparse.Namespace) -> None:
     """Let both loops take turns; print the table."""
     pythons = {"theirs": options.peer_python or sys.executable, "ours": sys.executable}
-    loops = {kind: Loop.start(python, kind, folder, options) for kind, python in pythons.items()}
+    loops = {kind: start(python, kind, folder, options) for kind, python in pythons.items()}
     turns: dict[str, list[tuple[float, float]]] = {kind: [] for kind in loops}
     for _ in range(options.rounds + 1):
         for kind, loop in loops.items():
-            turns[kind].append(loop.turn())
+            turns[kind].append(turn(loop))
     for loop in loops.values():
-        loop.process.communicate()
+        loop.end()
     names = {"theirs": "Music-Source-Separation-Training's loop", "ours": "separator train"}
     medians = {}
     for kind, name in names.items():
