@@ -85,6 +85,19 @@ def test_what_changed_is_measured_anew(run, estimates):
     assert "second: 1 done, 1 kept" in again
 
 
+def test_asking_for_another_metric_keeps_the_earlier_ones(run, tmp_path):
+    run()
+    path = tmp_path / "results" / "mixture" / "test" / "second.json"
+    before = read_result(path)
+    assert "second: 1 done" in run(metric="log_wmse").stderr
+    after = read_result(path)
+    assert after.targets[0].scores == before.targets[0].scores | {
+        "log_wmse": after.targets[0].scores["log_wmse"]
+    }
+    assert len(after.targets[0].scores) == len(before.targets[0].scores) + 1
+    assert after.targets[0].frames.keys() == before.targets[0].frames.keys()
+
+
 def test_changed_references_are_compared_anew(run, data):
     run()
     path = data / "test" / "second" / "bass.wav"

@@ -48,6 +48,23 @@ def test_what_is_left_out_of_others_is_the_rest(song):
     torch.testing.assert_close(pairing.references.sum(0), song.mixture)
 
 
+@pytest.mark.parametrize("missing", STEMS)
+def test_a_single_stem_that_is_left_out_keeps_its_name(song, missing):
+    pairing = pair(song, noisy(song, *(stem for stem in STEMS if stem != missing)))
+    assert set(pairing.stems) == set(STEMS)
+    place = pairing.stems.index(missing)
+    torch.testing.assert_close(pairing.references[place], song.references[STEMS.index(missing)])
+    torch.testing.assert_close(pairing.estimates.sum(0), song.mixture)
+
+
+def test_what_is_left_out_of_the_accompaniment_is_the_vocals(song):
+    pairing = pair(song, {"instrumental": song.references[:3].sum(0)})
+    assert set(pairing.stems) == {"accompaniment", "vocals"}
+    torch.testing.assert_close(
+        pairing.references[pairing.stems.index("vocals")], song.references[3]
+    )
+
+
 @pytest.mark.parametrize("name", ["instrumental", "accompaniment", "other"])
 def test_models_of_two_stems_know_vocals_and_all_else(song, name):
     vocals = noisy(song, "vocals")["vocals"]

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
@@ -136,13 +136,17 @@ def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> l
     for method in evaluation.methods:
         try:
             mark = _fingerprint(track, method, evaluation)
-            if _is_finished(track, method, evaluation, mark):
+            known = _known_metrics(track, method, evaluation, mark)
+            if known.issuperset(evaluation.metrics):
                 outcomes.append(Outcome(track.name, method.name, "kept"))
                 continue
+            # scores of another run are measured again: they need the same estimates
+            metrics = dict.fromkeys((*evaluation.metrics, *sorted(known)))
             stale = result_path(evaluation.output, method.name, evaluation.split, track.name)
             stale.unlink(missing_ok=True)  # so that it isn't taken for new if this fails
             song = song or load_song(track, evaluation.split)
-            result = _measure(song, method, evaluation, mark, cancel)
+            wanted = replace(evaluation, metrics=tuple(metrics))
+            result = _measure(song, method, wanted, mark, cancel)
             result.write(evaluation.output)
             outcomes.append(Outcome(track.name, method.name, "done", warnings=result.run.warnings))
         except Cancelled:
@@ -217,17 +221,18 @@ def _fingerprint(track: Track, method: Method, evaluation: Evaluation) -> str:
     return f"{settings}-{fingerprint(track.identity())}"
 
 
-def _is_finished(track: Track, method: Method, evaluation: Evaluation, mark: str) -> bool:
+def _known_metrics(track: Track, method: Method, evaluation: Evaluation, mark: str) -> set[str]:
+    """Return the metrics of which there is a result that still holds."""
     path = result_path(evaluation.output, method.name, evaluation.split, track.name)
     if not path.exists():
-        return False
+        return set()
     try:
         result = read_result(path)
     except ConfigError:  # cut off by a power failure, say, or of an older version
-        return False
-    return result.run.fingerprint == mark and all(
-        set(evaluation.metrics) <= target.scores.keys() for target in result.targets
-    )
+        return set()
+    if result.run.fingerprint != mark or not result.targets:
+        return set()
+    return set.intersection(*(set(target.scores) for target in result.targets))
 
 
 Ended = Iterator[tuple[str, list[Outcome]]]

@@ -3,6 +3,8 @@
     the track has      the method gives              scored are
     d, b, o, v         d, b, o, v                    all four
     d, b, o, v         v                             v, and the mixture minus it as accompaniment
+    d, b, o, v         d, b                          d and b, and the mixture minus them as rest
+    d, b, o, v         d, b, v                       all four, o as the mixture minus the others
     d, b, o, v         v, instrumental               v and accompaniment (d + b + o)
     d, b, o, v         d, b, o, v, guitar, piano     all four, guitar and piano counted to o
 
@@ -75,10 +77,11 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
         return Pairing(song.stems, song.references, torch.stack([estimates[s] for s in chosen]))
     true = [references[name] for name in chosen]
     found = [estimates[name] for name in chosen]
-    rest = [audio for name, audio in references.items() if name not in chosen]
+    rest = {name: audio for name, audio in references.items() if name not in chosen}
     if rest:
-        chosen.append(ACCOMPANIMENT if chosen == [_VOCALS] else _REST)
-        true.append(torch.stack(rest).sum(0))
+        several = ACCOMPANIMENT if chosen == [_VOCALS] else _REST
+        chosen.append(several if len(rest) > 1 else next(iter(rest)))
+        true.append(torch.stack(list(rest.values())).sum(0))
         found.append(song.mixture - torch.stack(found).sum(0))
     return Pairing(tuple(chosen), torch.stack(true), torch.stack(found))
 
