@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from separator.audio import StemWriter, open_audio
+from separator.audio import StemWriter, open_audio, resampled
+from separator.audio.reader import rechunk
 from separator.errors import AudioError
 from separator.web.overview import BANDS, Block, Overview, overview
 
@@ -82,10 +83,17 @@ class Song:
 
     def blocks(self, track: Track, check: Callable[[], None] = lambda: None) -> Iterator[Block]:
         """Yield a track as it is heard, `(channels, time)` a block; `check` as in `draw`."""
-        start, duration = track.first / self.sample_rate, self.samples / self.sample_rate
-        with open_audio(track.path, start=start, duration=duration) as reader:
-            for block in reader.blocks(_BLOCK):
-                check()
+        for block in self._stream(track, 0, self.samples):
+            check()
+            yield block
+
+    def _stream(self, track: Track, start: int, count: int) -> Iterator[Block]:
+        """Yield what there is of a piece of a track at the song's rate: Opus files have 48 kHz."""
+        rate = self.sample_rate
+        begin, duration = (track.first + start) / rate, count / rate
+        with open_audio(track.path, start=begin, duration=duration) as reader:
+            blocks = resampled(reader.blocks(_BLOCK), reader.sample_rate, rate)
+            for block in rechunk(blocks, _BLOCK):
                 yield block * track.gain
 
     def as_dict(self) -> dict[str, Any]:
@@ -116,17 +124,18 @@ class Song:
         return scaled.transpose(0, 2, 1).astype("<i2").tobytes()
 
     def _read(self, track: Track, start: int, count: int) -> Block:
-        piece = np.zeros((self.channels, count), np.float32)
+        """Return a piece of a track.
+
+        It is cut out of a longer one, as resampling needs what comes before and after; that begins
+        at a whole second of the file, where the samples of all rates meet.
+        """
+        silence = np.zeros((self.channels, count), np.float32)
         if not count:
-            return piece
-        first = (track.first + start) / self.sample_rate
-        with open_audio(track.path, start=first, duration=count / self.sample_rate) as reader:
-            done = 0
-            for block in reader.blocks(_BLOCK):
-                size = min(block.shape[1], count - done)
-                piece[:, done : done + size] = block[:, :size] * track.gain
-                done += size
-        return piece
+            return silence
+        begin, margin = track.first + start, self.sample_rate // 10
+        before = begin - max(0, (begin - margin) // self.sample_rate * self.sample_rate)
+        blocks = self._stream(track, start - before, before + count + margin)
+        return np.concatenate([*blocks, silence], axis=1)[:, before : before + count]
 
     def mix(self, gains: Mapping[int, float]) -> Path:
         """Write the sum of some tracks, each times its gain, as they sound in the player.

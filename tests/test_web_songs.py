@@ -1,0 +1,38 @@
+"""Songs whose files differ from them: in rate, in length."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import lag, make_signal, read_all
+
+from separator.web.songs import Song, Track
+
+RATE = 44100
+
+
+def heard(song: Song, start: int, count: int) -> np.ndarray:
+    """Return what the player gets of all tracks, `(tracks, channels, count)` at full scale 1."""
+    values = np.frombuffer(song.pcm(start, count), "<i2")
+    return values.reshape(len(song.tracks), count, song.channels).transpose(0, 2, 1) / 32768
+
+
+@pytest.mark.parametrize("rate", [44100, 22050, 11025])
+def test_opus_is_heard_in_step_at_the_songs_rate(song, rate):
+    samples = 4 * rate + 777
+    signal = make_signal(samples, rate)
+    tracks = tuple(Track("a", song(f"a.{kind}", signal, rate)) for kind in ("wav", "opus"))
+    both = Song("token", tracks[0].path.parent, "a", rate, 2, samples, tracks)
+    whole = heard(both, 0, samples)
+    inside = slice(rate // 10, 3 * rate)  # the chirp ends in what Opus leaves out at low rates
+    assert lag(whole[1][:, inside], whole[0][:, inside]) == 0
+    assert np.abs(whole[1] - whole[0])[:, inside].max() < 0.05
+    cuts = [0, 5, rate, 2 * rate - 1, 3 * rate, samples]
+    pieces = [heard(both, a, b - a) for a, b in pairwise(cuts)]
+    assert np.abs(np.concatenate(pieces, axis=2) - whole).max() < 1e-3
+    streamed = np.concatenate(list(both.blocks(tracks[1])), axis=1)
+    assert abs(streamed.shape[1] - samples) <= 1
+    assert np.abs(streamed[:, : samples - 50] - whole[1][:, :-50]).max() < 1e-3
+    mix = read_all(both.mix({1: 1.0}))
+    assert mix.shape == (2, samples)
+    assert np.abs(mix - whole[1]).max() < 1e-3
