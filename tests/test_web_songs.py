@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import lag, make_signal, read_all
 
+from separator.errors import AudioError
 from separator.web.songs import Song, Track
 
 RATE = 44100
@@ -36,3 +37,29 @@ def test_opus_is_heard_in_step_at_the_songs_rate(song, rate):
     mix = read_all(both.mix({1: 1.0}))
     assert mix.shape == (2, samples)
     assert np.abs(mix - whole[1]).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["wav", "mp3"])
+def test_a_track_shorter_than_its_song_ends_in_silence(song, kind):
+    samples, short = 4 * RATE + 6000, 4 * RATE - 2000
+    signal = make_signal(samples, RATE)
+    tracks = (
+        Track("original", song("a.wav", signal)),
+        Track("a", song(f"b.{kind}", signal[:, :short]), group="Reference"),
+    )
+    both = Song("token", tracks[0].path.parent, "a", RATE, 2, samples, tracks)
+    both.draw()
+    assert both.overviews[0].spectrogram[:-1].any(1).all()
+    assert not both.overviews[1].spectrogram[-3:].any()
+    for start in (3 * RATE, 4 * RATE, samples - 1000):  # the player asks for pieces of 4 s
+        original, reference = heard(both, start, samples - start)
+        assert np.abs(original).max() > 0.1
+        assert not reference[:, max(0, short + 3000 - start) :].any()
+    assert read_all(both.mix({1: 1.0})).shape == (2, samples)
+
+
+def test_what_is_no_song_is_not_silence(song):
+    broken = song("a.wav").with_name("b.wav")
+    broken.write_bytes(b"RIFF")
+    with pytest.raises(AudioError):
+        Song("token", broken.parent, "b", RATE, 2, RATE, (Track("b", broken),)).pcm(0, RATE)

@@ -47,7 +47,7 @@ def overview(blocks: Iterable[Block], samples: int, sample_rate: int) -> Overvie
     """
     columns = min(COLUMNS, max(1, samples))
     peaks = np.zeros(columns, np.float32)
-    spectra = np.zeros((columns, BANDS), np.float32)
+    spectra = np.full((columns, BANDS), -RANGE_DB, np.float32)  # a track may end before its song
     sizes = np.diff(np.arange(columns + 1) * samples // columns)
     painter = _Painter(sample_rate)
     column, buffer = 0, None

@@ -88,13 +88,17 @@ class Song:
             yield block
 
     def _stream(self, track: Track, start: int, count: int) -> Iterator[Block]:
-        """Yield what there is of a piece of a track at the song's rate: Opus files have 48 kHz."""
+        """Yield a piece of a track at the song's rate (Opus files have 48 kHz), up to its end."""
         rate = self.sample_rate
         begin, duration = (track.first + start) / rate, count / rate
         with open_audio(track.path, start=begin, duration=duration) as reader:
             blocks = resampled(reader.blocks(_BLOCK), reader.sample_rate, rate)
-            for block in rechunk(blocks, _BLOCK):
-                yield block * track.gain
+            try:
+                for block in rechunk(blocks, _BLOCK):
+                    yield block * track.gain
+            except AudioError:
+                if reader.samples_read or not begin:
+                    raise  # else it ends before its song does, as a lossy reference may
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the player needs to know, for JSON."""
@@ -124,7 +128,7 @@ class Song:
         return scaled.transpose(0, 2, 1).astype("<i2").tobytes()
 
     def _read(self, track: Track, start: int, count: int) -> Block:
-        """Return a piece of a track.
+        """Return a piece of a track, silent beyond its end.
 
         It is cut out of a longer one, as resampling needs what comes before and after; that begins
         at a whole second of the file, where the samples of all rates meet.
