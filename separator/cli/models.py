@@ -152,7 +152,7 @@ def _fetch(card: "Card", *, offline: bool, quiet: bool) -> None:
     from separator.zoo import is_available, is_offline, weights_path
 
     if card.bundled or is_available(card) or offline or is_offline():
-        weights_path(card, offline=offline)
+        weights_path(card, offline=offline or None)
         return
     if not quiet:
         size = megabytes(card.weights.bytes)
