@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass, field
 
@@ -51,7 +52,9 @@ class Runner:
 
     def with_stems(self, stems: tuple[int, ...] | None) -> Runner:
         """Return a runner of the same weights for other stems, with notes and time of its own."""
-        return Runner(self.network, self.device, self.precision, stems, self.augmentations)
+        other = copy.copy(self)  # not a new one: that would cast what other threads may be running
+        other.stems, other.notes, other.seconds = stems, [], 0.0
+        return other
 
     def valid_length(self, samples: int) -> int:
         """Return how many samples the network wants to see for a stretch of `samples`."""
@@ -75,8 +78,17 @@ class Runner:
         if "swap" in self.augmentations:
             estimates = estimates + self._forward(segments.flip(-2)).flip(-2)
         estimates = estimates / (1 + len(set(self.augmentations)))
+        if not estimates.isfinite().all():
+            raise ModelError(self._advice())
         self.seconds += time.perf_counter() - began
         return estimates
+
+    def _advice(self) -> str:
+        name = str(self.precision).removeprefix("torch.")
+        problem = f"The network's estimates are no finite numbers in {name}"
+        if self.precision == torch.float32:
+            return f"{problem}: its weights are damaged, or the song is far too loud."
+        return f"{problem}; use --precision float32."
 
     def _forward(self, segments: Tensor) -> Tensor:
         """Run the network on as many segments at once as fit into memory."""

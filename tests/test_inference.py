@@ -178,6 +178,28 @@ def test_other_runtime_errors_are_not_taken_for_scarce_memory():
         list(separate_stream([noise(100)], Runner(Broken()), Plan(SEGMENT)))
 
 
+def test_estimates_that_are_no_numbers_are_refused():
+    class Overflowing(Gains):
+        def forward(self, mixture, *, stems=None):
+            return super().forward(mixture, stems=stems) / torch.zeros(1)
+
+    with pytest.raises(ModelError, match="in float32: its weights are damaged"):
+        Runner(Overflowing())(noise(10)[None])
+    with pytest.raises(ModelError, match="in float16; use --precision float32"):
+        Runner(Overflowing(), precision=torch.float16)(noise(10)[None])
+
+
+def test_a_run_with_other_stems_leaves_the_network_alone():
+    network = Gains()
+    runner = Runner(network, augmentations=("swap",))
+    network.core.to = lambda *_: pytest.fail("other threads may be running it")
+    other = runner.with_stems((1,))
+    assert (other.network, other.stems, other.augmentations) == (network, (1,), ("swap",))
+    other.notes.append("a note of its own")
+    assert not runner.notes
+    assert runner.stems is None
+
+
 def test_augmentation_cancels_what_depends_on_side_and_sign():
     class Crooked(Gains):
         """Adds a constant and favours the left channel."""
