@@ -43,13 +43,16 @@ def check_template(template: str) -> None:
     """Check a template of file names.
 
     Raises:
-        ConfigError: No `{stem}`, so that stems would overwrite each other, an unknown field, or a
-            path that leaves the output folder.
+        ConfigError: No `{stem}`, so that stems would overwrite each other, no `.{ext}` at the end,
+            an unknown field, or a path that leaves the output folder.
     """
     try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        parts = [(part[1], part[2] or part[3]) for part in Formatter().parse(template)]
     except ValueError as error:
         raise ConfigError(f"Template '{template}' can't be read: {error}.") from error
+    if any(form for _, form in parts):
+        raise ConfigError(f"Template '{template}' formats a field; allowed is its name alone.")
+    fields = [field for field, _ in parts if field is not None]
     for field in fields:
         if field not in FIELDS:
             allowed = ", ".join(f"{{{name}}}" for name in FIELDS)
@@ -59,6 +62,8 @@ def check_template(template: str) -> None:
             )
     if "stem" not in fields:
         raise ConfigError(f"Template '{template}' needs {{stem}}: every stem is a file of its own.")
+    if not template.endswith(".{ext}"):
+        raise ConfigError(f"Template '{template}' must end in .{{ext}}, which the format decides.")
     path = Path(template)
     if path.is_absolute() or ".." in path.parts:
         raise ConfigError(f"Template '{template}' must stay inside the output folder.")

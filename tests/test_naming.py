@@ -6,7 +6,9 @@ from separator.errors import ConfigError
 from separator.naming import DEFAULT_TEMPLATE, check_template, stem_path
 
 
-@pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, "{model}/{track} - {stem}.{ext}", "{stem}"])
+@pytest.mark.parametrize(
+    "template", [DEFAULT_TEMPLATE, "{model}/{track} - {stem}.{ext}", "{stem}.{ext}"]
+)
 def test_good_templates_pass(template):
     check_template(template)
 
@@ -20,6 +22,11 @@ def test_good_templates_pass(template):
         ("/etc/{stem}.{ext}", "inside the output folder"),
         ("{stem", "can't be read"),
         ("{}/{stem}", "unknown field"),
+        ("{track}/{stem}.flac", "must end in .{ext}"),
+        ("{track}/{stem}", "must end in .{ext}"),
+        ("{stem!x}.{ext}", "its name alone"),
+        ("{stem:d}.{ext}", "its name alone"),
+        ("{stem:{foo}}.{ext}", "its name alone"),
     ],
 )
 def test_bad_templates_are_refused(template, reason):
