@@ -46,14 +46,14 @@ def read_yaml(path: Path, loader: type[Any] = SAFE_LOADER) -> dict[str, Any]:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except OSError as error:
         raise ConfigError(f"Can't read '{path}': {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # impossible dates, bytes that are no text
         raise ConfigError(f"'{path}' is not valid YAML: {_yaml_problem(error)}.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"'{path}' holds {type(data).__name__}, expected a mapping of fields.")
     return data
 
 
-def _yaml_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+def _yaml_problem(error: yaml.YAMLError | ValueError) -> str:
     """Say what is wrong and where, without the parser's own names for it."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         return f"{error.problem} in line {error.problem_mark.line + 1}"

@@ -42,7 +42,8 @@ def list_cards(folders: Sequence[Path] | None = None) -> list[AnyCard]:
     Raises:
         ConfigError: a card breaks the schema, or two have the same name.
     """
-    return [read_card(path) for _, path in sorted(_card_paths(folders).items())]
+    paths = _card_paths(folders)
+    return [read_card(_only_one(paths[name])) for name in sorted(paths)]
 
 
 def survey(folders: Sequence[Path] | None = None) -> tuple[list[AnyCard], list[str]]:
@@ -73,7 +74,7 @@ def find_card(name: str, folders: Sequence[Path] | None = None) -> AnyCard:
     """
     paths = _card_paths(folders)
     if name in paths:
-        return read_card(paths[name])
+        return read_card(_only_one(paths[name]))
     path = Path(name)
     if path.is_dir():
         return read_card(_only_card(path))
@@ -264,7 +265,7 @@ def free_name(name: str, folder: Path) -> str:
     """
     taken = _card_paths(None) | _card_paths((folder,))
     if name in taken:
-        raise ConfigError(f"There is a model '{name}' already ('{taken[name]}'). Choose a name.")
+        raise ConfigError(f"There is a model '{name}' already ('{taken[name][0]}'). Choose a name.")
     return name
 
 
@@ -309,14 +310,23 @@ def _remember(path: Path, sha256: str) -> None:
         (folder / f"{sha256}.json").write_text(json.dumps(_stamp(path)))
 
 
-def _card_paths(folders: Sequence[Path] | None) -> dict[str, Path]:
-    """Map the names of all cards to their files."""
-    paths: dict[str, Path] = {}
+def _card_paths(folders: Sequence[Path] | None) -> dict[str, list[Path]]:
+    """Map the names of all cards to their files, which should be one each."""
+    paths: dict[str, list[Path]] = {}
     for path in _card_files(folders):
-        if path.stem in paths:
-            raise ConfigError(_twins(paths[path.stem], path))
-        paths[path.stem] = path
+        paths.setdefault(path.stem, []).append(path)
     return paths
+
+
+def _only_one(paths: Sequence[Path]) -> Path:
+    """Return the card of a name.
+
+    Raises:
+        ConfigError: there are two.
+    """
+    if len(paths) > 1:
+        raise ConfigError(_twins(*paths[:2]))
+    return paths[0]
 
 
 def _card_files(folders: Sequence[Path] | None) -> list[Path]:

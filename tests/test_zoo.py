@@ -174,6 +174,7 @@ def test_cards_are_found_by_name_file_and_folder(tmp_path: Path) -> None:
 def test_a_card_replaces_no_other(tmp_path: Path) -> None:
     taken = list_cards()[0].name
     write_card(parse_card({**CARD, "name": taken}, "x"), tmp_path / "models")
+    assert find_card("pocket").name == "pocket"  # others are none the worse for it
     for search in (list_cards, lambda: find_card(taken)):
         with pytest.raises(ConfigError, match=f"Two cards are called '{taken}'"):
             search()
@@ -189,14 +190,15 @@ def test_a_bad_card_is_named_and_hides_no_other(tmp_path: Path) -> None:
     (folder / "empty.yaml").write_text("")
     (folder / "folder.yaml").mkdir()
     (folder / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    (folder / "date.yaml").write_text("name: date\nsource: 2024-02-30\n")
     (folder / "typo.yaml").write_text("name: typo\nstem: [a]\n")
     cards, problems = survey()
     bundled = {card.name for card in list_cards([data_folder("models")])}
     assert {card.name for card in cards} == {*bundled, "tiny"}
     assert [card.name for card in cards] == sorted(card.name for card in cards)
     assert next(card for card in cards if card.name == taken).folder == data_folder("models")
-    assert len(problems) == 7 and not any("\n" in problem for problem in problems)
-    for name in ("half", "bytes", "empty", "folder", "gone", "typo", taken):
+    assert len(problems) == 8 and not any("\n" in problem for problem in problems)
+    for name in ("half", "bytes", "date", "empty", "folder", "gone", "typo", taken):
         assert any(f"{name}.yaml" in problem for problem in problems)
 
 
