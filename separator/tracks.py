@@ -105,7 +105,7 @@ def _lengthen(track: Track, group: Sequence[Track]) -> Track:
         return track
     path = _place(track.path)
     name = PurePosixPath(track.track)
-    if len({_fold(_place(other.path.with_suffix(""))) for other in group}) == 1:
+    if len({_fold(_place(other.path).parent) for other in group}) == 1:
         return replace(track, track=str(name.with_name(path.name)))
     parents = path.parts[1:-1]  # without the root
     depth = len(name.parts) - 1

@@ -67,6 +67,8 @@ def test_equal_names_are_told_apart_by_the_least(folder):
     assert names("c") == ["other", "song.mp3", "song.wav"]
     assert names("a", "b") == ["a/x/song", "b/x/song"]
     assert names(".") == ["a/x/song", "b/x/song", "c/other", "c/song.mp3", "c/song.wav"]
+    touch("d/song.mp3", "d/song.wav", "d/song.mp3.wav")
+    assert sorted(names("d")) == ["song.mp3", "song.mp3.wav", "song.wav"]
 
 
 def test_names_that_some_systems_take_for_one_are_told_apart(folder):
