@@ -95,6 +95,21 @@ def test_templates_formats_and_settings(cli):
     assert files() == ["tiny/song - bass.ogg"]
 
 
+def test_names_that_the_console_lacks_lose_nothing(tiny_models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("日本.wav")
+    words = ["separate", "日本.wav", "-o", "out", "-m", tiny_models / "tiny.yaml"]
+    done = subprocess.run(
+        [*COMMAND, *map(str, words), "--report", "report.json", "--stems", "bass"],
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+    )
+    assert rb"\u65e5\u672c" in done.stdout
+    assert files() == ["日本/bass.wav"]
+    assert json.loads(Path("report.json").read_text())["files"][0]["status"] == "done"
+
+
 WRONG = {
     "unknown model": (["song.wav", "--model", "tinny"], "Did you mean 'tiny'"),
     "unknown stem": (["song.wav", "--stems", "vocal"], "Did you mean 'vocals'"),

@@ -70,7 +70,9 @@ def common(
 def main() -> None:
     """Run the program."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        # names of files may hold any bytes, and characters that the console doesn't know
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
     try:
         app()
     except BrokenPipeError:  # the reader of our output has gone, as in `separator models | head`
