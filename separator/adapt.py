@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,6 +95,16 @@ def pair_channels(
     raise ConfigError(f"The model takes {model_channels} channels, the song has {song_channels}.")
 
 
+def check_rate(sample_rate: int) -> None:
+    """Refuse what is no rate.
+
+    Raises:
+        ConfigError: not a whole number above 0.
+    """
+    if not (isinstance(sample_rate, Integral) and sample_rate > 0):
+        raise ConfigError(f"The sample rate is {sample_rate!r}; wanted: a whole number of Hz.")
+
+
 def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tensor]:
     """Turn blocks into float32 tensors on the CPU, and make sure that they are audio.
 
@@ -102,6 +114,8 @@ def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tens
     """
     position = 0
     for block in blocks:
+        if not isinstance(block, Tensor):  # torch knows no negative strides and no foreign bytes
+            block = np.ascontiguousarray(block, dtype=np.float32)
         audio = torch.as_tensor(block).to("cpu", torch.float32)
         if audio.ndim != 2 or not 1 <= audio.shape[0] <= 64:
             raise ConfigError(

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separator.adapt import Adapter, checked, pair_channels
+from separator.adapt import Adapter, check_rate, checked, pair_channels
+from separator.audio.formats import output_format
 from separator.audio.layout import Layout
 from separator.audio.reader import open_audio
 from separator.audio.resample import Block
@@ -203,6 +204,7 @@ class Separator:
             ConfigError: An unknown stem, or an array of another shape.
             Cancelled: Where `cancel` is set.
         """
+        check_rate(sample_rate)
         audio = next(checked([mixture], sample_rate))
         if not audio.shape[-1]:
             raise AudioError("The audio has no samples; at least one is needed.")
@@ -257,6 +259,7 @@ class Separator:
             AudioError, ConfigError, Cancelled: As in `separate`, and all but an unknown stem only
                 while the stream is read.
         """
+        check_rate(sample_rate)
         names = self.names(stems, residual)
         if self.needs_statistics and statistics is None:
             raise ConfigError(f"'{self.card.name}' needs the statistics of the whole track.")
@@ -316,15 +319,15 @@ class Separator:
         Raises:
             AudioError: The file can't be read, or a stem can't be written.
             ConfigError: A value that isn't allowed.
-            Cancelled: Where `cancel` is set; nothing is left behind.
+            Cancelled: Where `cancel` is set; no file is left behind.
         """
         path = Path(path)
         check_template(template)
+        extension = audio_format.lower().removeprefix(".")
+        output_format(extension)
+        fields = {"track": path.stem, "ext": extension, "model": self.card.name}
         outputs = {
-            name: Path(out_dir)
-            / stem_path(
-                template, track=path.stem, stem=name, ext=audio_format, model=self.card.name
-            )
+            name: Path(out_dir) / stem_path(template, stem=name, **fields)
             for name in self.names(stems, residual)
         }
         return self.write_stems(
@@ -426,6 +429,7 @@ def load_model(name: str, *, offline: bool = False) -> nn.Module:
 
 def _load(tree: Tree, offline: bool) -> nn.Module:
     """Load what runs as one network."""
+    never = offline or None  # None asks $SEPARATOR_OFFLINE
     if isinstance(tree.card, Ensemble):
-        return load_joined(tree.card, tree.models, offline=offline)
-    return load_network(tree.card, offline=offline)
+        return load_joined(tree.card, tree.models, offline=never)
+    return load_network(tree.card, offline=never)

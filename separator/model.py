@@ -14,6 +14,7 @@ and deviation of what an earlier one gives waits until that is done, and reads i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -73,6 +74,8 @@ class Settings:
         Raises:
             ConfigError: A value that isn't allowed.
         """
+        if self.segment is not None and not 0 < self.segment < math.inf:
+            raise ConfigError(f"The segment is {self.segment:g} s; allowed: more than 0 seconds.")
         return Plan(
             round((card.segment if self.segment is None else self.segment) * card.sample_rate),
             card.overlap if self.overlap is None else self.overlap,

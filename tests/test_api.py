@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from conftest import music
 
-from separator.api import Separator
+from separator.api import Separator, load_model
+from separator.cli.models import fetch_weights
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
+from separator.zoo import find_card
 
 STEMS = {"drums", "bass", "other", "vocals"}
 
@@ -163,3 +166,45 @@ def test_mistakes_are_named(tiny, tiny_models):
         Separator("no-such-model")
     with pytest.raises(ConfigError, match="overlap"):
         Separator(tiny_models / "tiny.yaml", overlap=1.5)
+
+
+@pytest.mark.parametrize("rate", [0, -44100, 48000.0, None])
+def test_rates_are_whole_numbers_of_hertz(tiny, rate):
+    with pytest.raises(ConfigError, match="sample rate is"):
+        tiny.separate(music(0.1), rate)
+    with pytest.raises(ConfigError, match="sample rate is"):
+        tiny.stream([music(0.1)], rate, samples=4410)
+
+
+def test_arrays_of_any_order_are_understood(tiny):
+    song = music(0.2)
+    expected = tiny.separate(song, 44100)
+    for same in (song[::-1][::-1], np.asfortranarray(song), song.astype(">f4"), song.tolist()):
+        for stem, audio in tiny.separate(same, 44100).items():
+            assert torch.equal(audio, expected[stem])
+
+
+@pytest.mark.parametrize("segment", [0.0, -1.0, float("nan"), float("inf")])
+def test_segments_are_finite(tiny_models, segment):
+    with pytest.raises(ConfigError, match="segment is"):
+        Separator(tiny_models / "tiny.yaml", device="cpu", segment=segment)
+
+
+def test_formats_are_known_by_their_extensions(tiny, song, tmp_path):
+    tiny.separate_file(song, tmp_path / "out", audio_format=".FLAC")
+    assert {path.name for path in tmp_path.glob("out/song/*")} == {f"{s}.flac" for s in STEMS}
+    with pytest.raises(ConfigError, match="Unknown output format 'flc'"):
+        tiny.separate_file(song, tmp_path / "out", audio_format="flc")
+
+
+def test_downloads_are_forbidden_everywhere(tiny_models, tmp_path, monkeypatch):
+    """The variable counts wherever nobody says `offline`, in Python and in the commands."""
+    card = yaml.safe_load((tiny_models / "tiny.yaml").read_text())
+    card["weights"] |= {"urls": ["http://127.0.0.1:9/x.safetensors"]}
+    del card["weights"]["file"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(card))
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SEPARATOR_OFFLINE", "1")
+    for load in (Separator, load_model, lambda path: fetch_weights(find_card(path))):
+        with pytest.raises(ModelError, match="downloads are off"):
+            load(str(tmp_path / "tiny.yaml"))

@@ -222,7 +222,7 @@ def _check_settings(
     seed: int,
     augmentations: Sequence[str],
 ) -> None:
-    """Refuse what the model will refuse, but before hundreds of megabytes are fetched for it."""
+    """Refuse what can be told before hundreds of megabytes are fetched for the model."""
     from separator.members import resolve
     from separator.model import Settings
     from separator.runner import AUGMENTATIONS, pick_device, pick_precision
