@@ -133,12 +133,10 @@ class Song:
         It is cut out of a longer one, as resampling needs what comes before and after; that begins
         at a whole second of the file, where the samples of all rates meet.
         """
-        silence = np.zeros((self.channels, count), np.float32)
-        if not count:
-            return silence
         begin, margin = track.first + start, self.sample_rate // 10
         before = begin - max(0, (begin - margin) // self.sample_rate * self.sample_rate)
-        blocks = self._stream(track, start - before, before + count + margin)
+        silence = np.zeros((self.channels, before + count), np.float32)
+        blocks = self._stream(track, start - before, before + count + margin) if count else ()
         return np.concatenate([*blocks, silence], axis=1)[:, before : before + count]
 
     def mix(self, gains: Mapping[int, float]) -> Path:
