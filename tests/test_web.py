@@ -128,8 +128,9 @@ def test_progress_tells_what_is_left(monkeypatch):
     job.state = "running"
     html = view.status(job, 0)
     assert "3 of 5 segments" in html and "about 7 s left" in html and 'value="0.6000"' in html
-    job.begin("Separating")  # with another model
-    assert job.seconds_left is None
+    job.begin("Loading another model")
+    assert job.fraction is None and job.seconds_left is None
+    assert view.detail(job) == "Loading another model …"
 
 
 def test_progress_without_a_known_end():

@@ -55,7 +55,7 @@ class Job:
     def begin(self, step: str) -> None:
         """Say what happens now, or stop here if the user wishes to."""
         self.check()
-        self.step = step
+        self.step, self.done, self.total = step, 0, None
         self._first = None
 
     def check(self) -> None:
