@@ -465,6 +465,14 @@ def test_users_share_one_model_in_memory(service):
     assert first.settings != second.settings
 
 
+def test_a_card_that_changed_is_loaded_anew(service):
+    pool = ModelPool("cpu")
+    card = service.catalog.find("tiny")
+    changed = card.model_copy(update={"stems": card.stems[::-1]})  # of the same weights
+    assert pool.get(card).stems == card.stems
+    assert pool.get(changed).stems == card.stems[::-1]
+
+
 def test_closing_deletes_everything(tiny_models, monkeypatch, song):
     monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
     service = Service(Settings(device="cpu"))

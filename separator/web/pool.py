@@ -26,7 +26,7 @@ class ModelPool:
 
     def __init__(self, device: str = "auto") -> None:
         self.device = device
-        self._held: tuple[tuple[str | None, ...], Separator] | None = None
+        self._held: tuple[tuple[str, ...], Separator] | None = None
         self._lock = threading.Lock()
 
     def get(
@@ -46,7 +46,8 @@ class ModelPool:
         from separator.api import Separator
         from separator.model import Settings
 
-        key = (card.name, *(model.weights.sha256 for model in models_of(card)), precision)
+        cards = (card, *models_of(card))
+        key = (*(each.model_dump_json() for each in cards), precision)
         with self._lock:
             if self._held is None or self._held[0] != key:
                 self._drop()
