@@ -30,7 +30,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 SHEET = {
     "audio": {"chunk_size": RATE},
     "model": {"dim": 8, "depth": 1, "heads": 1, "dim_head": 8, "mlp_expansion_factor": 1}
-    | {"stft_n_fft": 512, "stft_hop_length": 256, "freqs_per_bands": [1, 8, 56, 192]},
+    | {"stft_n_fft": 512, "stft_hop_length": 256, "freqs_per_bands": (1, 8, 56, 192)},
     "training": {"instruments": list(STEMS)},
 }
 
@@ -54,7 +54,7 @@ def uploads(tmp_path: Path):
 
 
 def write_sheet(path: Path) -> Path:
-    path.write_text(yaml.safe_dump(SHEET))
+    path.write_text(yaml.dump(SHEET))  # with the tuple's tag, as most such files have it
     return path
 
 

@@ -56,7 +56,7 @@ class _Config(_Section):
     inference: _Inference = _Inference()
 
 
-class _Loader(yaml.SafeLoader):
+class TupleLoader(yaml.SafeLoader):
     """The safe loader, and tuples."""
 
     def construct_tuple(self, node: yaml.SequenceNode) -> tuple[Any, ...]:
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
         return tuple(self.construct_sequence(node))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_tuple)
+TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", TupleLoader.construct_tuple)
 
 
 def read_msst(checkpoint: Path, config: Path) -> ForeignModel:
@@ -75,7 +75,7 @@ def read_msst(checkpoint: Path, config: Path) -> ForeignModel:
             fit; or it holds numbers that aren't finite.
         ConfigError: the YAML lacks something, or asks for what isn't supported.
     """
-    sections = read_yaml(config, _Loader)
+    sections = read_yaml(config, TupleLoader)
     settings = validate(_Config, sections, config.name)
     overlap = 1 - 1 / settings.inference.num_overlap
     normalization = "track" if settings.inference.normalize else "none"

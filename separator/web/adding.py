@@ -9,6 +9,7 @@ from pathlib import Path
 
 from separator.adding import add_path
 from separator.cards import AnyCard
+from separator.checkpoints.msst import TupleLoader
 from separator.errors import ConfigError, ModelError
 from separator.schema import read_yaml
 from separator.web.songs import adopt
@@ -52,7 +53,7 @@ def _sort(folder: Path) -> tuple[Path, Path | None]:
     weights = [file for file in files if file not in sheets]
     if len(sheets) > 1:
         raise ConfigError(f"These are {len(sheets)} YAML files; a model has one at most.")
-    if sheets and "models" in read_yaml(sheets[0]):
+    if sheets and "models" in read_yaml(sheets[0], TupleLoader):
         return sheets[0], None
     if len(weights) != 1:
         raise ConfigError(
