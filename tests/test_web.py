@@ -17,7 +17,7 @@ from conftest import make_signal, read_all
 from separator.audio import AudioWriter, StemWriter
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
 from separator.inference import Progress
-from separator.web import compare, jobs, view
+from separator.web import jobs, view
 from separator.web.jobs import Job, Queue, friendly
 from separator.web.overview import BANDS, COLUMNS, overview
 from separator.web.pool import ModelPool, interruptible
@@ -30,7 +30,7 @@ RATE = 44100
 
 @pytest.fixture
 def service(tiny_models, tmp_path, monkeypatch):
-    """A service with the models `tiny` and `twin`, on the CPU."""
+    """A service with the model `tiny`, on the CPU."""
     monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
     monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
     service = Service(Settings(device="cpu", max_seconds=20, max_bytes=8_000_000))
@@ -501,41 +501,6 @@ def test_a_taken_port_is_told_in_one_line(cli):
         taken.listen()
         said = cli("app", "--port", taken.getsockname()[1], code=2).stderr
     assert "Choose another --port" in said and said.count("\n") == 1
-
-
-# --- comparing --------------------------------------------------------------------------------
-
-
-def test_scores_are_the_closed_form(pair):
-    noise = read_all(pair.folder / "a.wav") * 0.9
-    with AudioWriter(pair.folder / "guess.wav", RATE, 2, bit_depth=32) as writer:
-        writer.write(noise)
-    truth = Track("a", pair.folder / "a.wav", group=compare.REFERENCE)
-    guess = Track("a", pair.folder / "guess.wav", group="X")
-    pair.tracks = (pair.tracks[0], truth, guess)
-    assert compare.scores(pair)["a"]["X"] == pytest.approx(20.0, abs=1e-3)  # 10 % of the level
-
-
-def test_references_are_known_by_their_names(tmp_path):
-    files = [tmp_path / "My Vocals.wav", tmp_path / "drums.wav"]
-    found = compare.match_references(files, ["drums", "vocals"])
-    assert found == {"vocals": files[0], "drums": files[1]}
-    with pytest.raises(ConfigError, match="kazoo"):
-        compare.match_references([tmp_path / "kazoo.wav"], ["drums"])
-
-
-@pytest.mark.parametrize("samples, rate", [(RATE // 2, RATE), (RATE // 2, RATE // 2)])
-def test_a_reference_unlike_its_song_is_refused(service, song, samples, rate):
-    reference = song("vocals.wav", make_signal(samples, rate), rate)
-    request = Request(song("a.wav"), "tiny")  # of a second
-    with pytest.raises(AudioError, match="must be alike"):
-        compare.submit(service, request, ("tiny", "pocket"), [reference], "me/")
-
-
-def test_the_same_model_twice_is_no_comparison(service, song):
-    request = Request(song("a.wav"), "tiny")
-    with pytest.raises(ConfigError, match="different"):
-        compare.submit(service, request, ("tiny", "tiny"), [], "me/")
 
 
 # --- the player's addresses -------------------------------------------------------------------
