@@ -7,6 +7,7 @@ from conftest import make_signal
 
 from separator.errors import AudioError, ConfigError
 from separator.web import compare
+from separator.web.jobs import Job
 from separator.web.service import Request, Service
 from separator.web.settings import Settings
 from separator.web.songs import Song, Track
@@ -71,3 +72,24 @@ def test_the_same_model_twice_is_no_comparison(service, song):
     request = Request(song("a.wav"), "tiny")
     with pytest.raises(ConfigError, match="different"):
         compare.submit(service, request, ("tiny", "tiny"), [], "me/")
+
+
+@pytest.mark.parametrize("letters", [["X", "Y"], ["Y", "X"]])
+def test_the_order_of_loading_does_not_tell_which_is_which(service, song, monkeypatch, letters):
+    steps = []
+    begin = Job.begin
+
+    def note(job: Job, step: str) -> None:
+        steps.append(step)
+        begin(job, step)
+
+    monkeypatch.setattr(Job, "begin", note)
+    monkeypatch.setattr("random.sample", lambda *_: letters)
+    request = Request(song("a.wav"), "twin")
+    job = compare.submit(service, request, ("twin", "tiny"), [], "me/")
+    assert job.ended.wait(300) and job.state == "done", job.error
+    loading = [step for step in steps if step.startswith("Loading")]
+    assert loading == ["Loading twin", "Loading tiny"], "in the order of the choice"
+    assert job.result.truth["names"] == dict(zip(letters, ("twin", "tiny"), strict=True))
+    groups = [track.group for track in job.result.tracks]
+    assert groups == ["", *4 * ["X"], *4 * ["Y"]]

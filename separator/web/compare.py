@@ -103,12 +103,13 @@ def _compare(
     first = round(request.start * probe(mixture).sample_rate)
     letters = random.sample(LETTERS, len(LETTERS))
     tracks = []
-    for letter, name in sorted(zip(letters, models, strict=True)):
+    for letter, name in zip(letters, models, strict=True):  # in this order: it is seen
         (folder / letter).mkdir()
         one = replace(request, model=name, stems=tuple(stems))
         result = service.run_model(one, service.catalog.find(name), job, mixture, folder / letter)
         gain = 1 / result.gain  # as loud as the original, whatever the format could hold
         tracks += [Track(stem, result.outputs[stem], 0, letter, gain) for stem in stems]
+    tracks.sort(key=lambda track: track.group)
     tracks += [
         Track(stem, adopt(path, folder, f"reference-{stem}"), first, REFERENCE)
         for stem, path in references.items()
