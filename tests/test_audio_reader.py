@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -346,6 +348,46 @@ def test_one_sample_silence_and_loud_floats(song):
 @pytest.mark.parametrize("name", ["Ä [live] #1; 12:30 音楽.mp3", "concat:a|b.wav", "-o.ogg"])
 def test_any_name_of_a_file(song, name):
     assert read_all(song(name, make_signal(3000))).shape == (2, 3000)
+
+
+def write_caf(path: Path, tag: int, signal: np.ndarray) -> Path:
+    """Write 16-bit PCM whose speakers are named by one of Core Audio's tags."""
+    channels = len(signal)
+    data = np.rint(signal.T * 2**15).astype(">i2").tobytes()
+    chunks = {
+        b"desc": struct.pack(">d4s5I", RATE, b"lpcm", 0, 2 * channels, 1, channels, 16),
+        b"chan": struct.pack(">3I", tag << 16 | channels, 0, 0),
+        b"data": bytes(4) + data,
+    }
+    content = b"".join(k + struct.pack(">q", len(v)) + v for k, v in chunks.items())
+    path.write_bytes(b"caff" + struct.pack(">HH", 1, 0) + content)
+    return path
+
+
+def test_speakers_in_an_order_of_their_own(tmp_path):
+    signal = make_signal(3 * RATE, channels=6)
+    film = write_caf(tmp_path / "film.caf", 123, signal)
+    code = (
+        "import gc, sys, numpy as np; from separator.audio import AudioWriter, open_audio\n"
+        "for name in ('wav', 'flac', 'm4a'):\n"
+        "    with open_audio(sys.argv[1], start=1.25) as reader:\n"
+        "        signal = np.concatenate(list(reader), axis=1)\n"
+        "    with AudioWriter(f'copy.{name}', 44100, 6, layout=reader.info.layout) as writer:\n"
+        "        writer.write(signal)\n"
+        "    print(*reader.info.layout)\n"
+        "    del reader, writer; gc.collect()\n"
+    )
+    # a table of speakers that is freed twice would abort the process
+    done = subprocess.run(
+        [sys.executable, "-c", code, film], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "FL FC FR SL SR LFE\n" * 3, "")
+    for name in ("wav", "flac"):
+        copy = tmp_path / f"copy.{name}"
+        assert probe(copy).layout == ("FL", "FR", "FC", "LFE", "SL", "SR")
+        wanted = signal[[0, 2, 1, 5, 3, 4], round(1.25 * RATE) :]
+        assert np.abs(read_all(copy) - wanted).max() <= 2**-16
+    assert read_all(tmp_path / "copy.m4a").shape == (6, round(1.75 * RATE))
 
 
 def test_layouts_and_their_pairs(song):

@@ -118,8 +118,12 @@ class FFmpegDecoder:
                 other.discard = Discard.all
         # there is no context for a codec that FFmpeg doesn't know
         context: av.AudioCodecContext | None = selected.codec_context
-        if context is None or not context.sample_rate or not context.layout.nb_channels:
+        if context is None or not context.sample_rate or not (layout := context.layout).nb_channels:
             raise AudioError(f"'{self._path}' has an audio stream of an unknown kind.")
+        self._speakers = _layout(layout)
+        if " channels (" in layout.name:
+            # an order of its own: PyAV would free its table twice, here and with the codec
+            context.layout = f"{layout.nb_channels} channels"
         return selected
 
     def _describe(self) -> AudioInfo:
@@ -136,7 +140,7 @@ class FFmpegDecoder:
             container=self._format,
             bit_depth=_bit_depth(context),
             is_float=context.name.startswith(("pcm_f32", "pcm_f64")),
-            layout=_layout(context.layout),
+            layout=self._speakers,
             streams=len(self._container.streams.audio),
         )
 

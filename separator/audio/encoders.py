@@ -18,7 +18,7 @@ import numpy.typing as npt
 import soundfile
 
 from separator.audio.formats import Format
-from separator.audio.layout import Layout, default_layout
+from separator.audio.layout import WAVE_ORDER, Layout, default_layout
 from separator.audio.resample import Resampler
 
 Block = npt.NDArray[np.float32]
@@ -119,7 +119,8 @@ class FFmpegEncoder:
         if format.name == "opus" and sample_rate not in _OPUS_RATES:
             self._rate = 48000
         self._resampler = Resampler(sample_rate, self._rate, channels)
-        self._layout = av.AudioLayout(_layout_name(format, channels, layout))
+        self._order, name = _arrange(format, channels, layout)
+        self._layout = av.AudioLayout(name)
         self._container = av.open(
             self._sink, "w", format=format.container, options=_muxer_options(format, self._rate)
         )
@@ -158,7 +159,7 @@ class FFmpegEncoder:
     def _encode(self, block: Block) -> None:
         if not block.shape[1]:
             return
-        samples = np.ascontiguousarray(self._converted(block).T).reshape(1, -1)
+        samples = np.ascontiguousarray(self._converted(block)[self._order].T).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(samples, self._samples_as, self._layout)
         frame.sample_rate, frame.pts = self._rate, self._written
         frame.time_base = Fraction(1, self._rate)
@@ -253,12 +254,22 @@ def _lame_level(kbps: int, sample_rate: int) -> float:
     return levels[min(levels, key=lambda known: abs(known - min(kbps, highest)))]
 
 
-def _layout_name(format: Format, channels: int, layout: Layout | None) -> str:
+def _arrange(format: Format, channels: int, layout: Layout | None) -> tuple[list[int], str]:
+    """Return the channels in the order of files, and FFmpeg's name for where they stand.
+
+    Few formats can say another order, and PyAV would free its table twice.
+    """
+    order = list(range(channels))
+    if layout and len(layout) == len(set(layout) & set(WAVE_ORDER)) == channels:
+        order = [layout.index(speaker) for speaker in WAVE_ORDER if speaker in layout]
+        layout = tuple(layout[index] for index in order)
+    else:
+        layout = default_layout(channels)
     # Opus knows one layout for each number of channels, which differs from others at the most in
     # calling the surround speakers "back" or "side".
-    if layout is None or len(layout) != channels or format.name == "opus":
+    if format.name == "opus":
         layout = default_layout(channels)
-    return "+".join(layout) if layout else f"{channels} channels"
+    return order, "+".join(layout) if layout else f"{channels} channels"
 
 
 def _muxer_options(format: Format, rate: int) -> dict[str, str]:

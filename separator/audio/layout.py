@@ -33,6 +33,13 @@ _PARTNERS = {
     "SSL": "SSR",
 }
 
+# fmt: off
+WAVE_ORDER = (  # the bits of a channel mask
+    "FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC",
+    "SL", "SR", "TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR",
+)
+# fmt: on
+
 
 def default_layout(channels: int) -> Layout | None:
     """Return the layout that flac and WAVE assume for 1 to 8 channels, `None` for more."""
