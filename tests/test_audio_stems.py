@@ -128,6 +128,28 @@ def test_a_stem_that_cannot_be_named_takes_the_others_back(tmp_path):
     assert list(tmp_path.iterdir()) == [paths["bass"]]
 
 
+def test_overwriting_replaces_all_stems_or_none(tmp_path):
+    paths = paths_in(tmp_path, "wav")
+    for path in paths.values():
+        path.write_bytes(b"old")
+    with (
+        pytest.raises(AudioError, match=r"bass\.wav"),
+        StemWriter(paths, RATE, 2, overwrite=True) as writer,
+    ):
+        writer.write(make_stems(0.5))
+        paths["bass"].unlink()
+        paths["bass"].mkdir()
+    assert set(tmp_path.iterdir()) == set(paths.values())
+    for name in ("vocals", "drums", "other"):
+        assert paths[name].read_bytes() == b"old"
+    paths["bass"].rmdir()
+    stems = make_stems(0.5)
+    write(paths, stems, bit_depth=32, overwrite=True)
+    assert set(tmp_path.iterdir()) == set(paths.values())
+    for name, path in paths.items():
+        np.testing.assert_array_equal(read_all(path), stems[name])
+
+
 def test_existing_stems_are_kept(tmp_path):
     paths = paths_in(tmp_path, "wav")
     paths["other"].write_bytes(b"mine")

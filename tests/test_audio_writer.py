@@ -219,6 +219,8 @@ def test_folders_are_made_and_missing_ones_named(tmp_path):
     assert (tmp_path / "a" / "b" / "s.wav").exists()
     with pytest.raises(AudioError, match="can't be written"):
         AudioWriter(tmp_path / "a" / "b" / "s.wav" / "t.wav", RATE, 1)
+    with pytest.raises(AudioError, match="is a folder"):
+        AudioWriter(tmp_path / "a", RATE, 1, format="wav", overwrite=True)
 
 
 def test_a_folder_that_vanishes_is_an_audio_error(tmp_path):

@@ -210,17 +210,26 @@ class StemWriter:
                 self._writers[stem].write(block * np.float32(gain))
 
     def _publish(self) -> None:
-        """Rename all; if one fails, take back those that have appeared."""
+        """Rename all; if one fails, take back those that have appeared, for what they replaced."""
         published: list[Path] = []
+        replaced: dict[Path, Path] = {}
         try:
             for writer in self._writers.values():
+                if self._overwrite and writer.path.is_file():
+                    replaced[writer.path] = _set_aside(writer.path)
                 writer.publish()
                 published.append(writer.path)
-        except AudioError:
+        except BaseException:
             for path in published:
                 with suppress(OSError):
                     path.unlink()
+            for path, aside in replaced.items():
+                with suppress(OSError):
+                    aside.replace(path)
             raise
+        for aside in replaced.values():
+            with suppress(OSError):
+                aside.unlink()
 
     def _remove(self) -> None:
         """Remove all hidden files that are left."""
@@ -228,6 +237,14 @@ class StemWriter:
             writer.discard()
         for spool in self._spools.values():
             spool.remove()
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a file a hidden name, and return it."""
+    try:
+        return path.rename(temporary_path(path))
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 class _Spool:

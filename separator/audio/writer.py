@@ -164,6 +164,8 @@ class AudioWriter:
             self._temporary.unlink()
 
     def _check_free(self) -> None:
+        if self.path.is_dir():
+            raise AudioError(f"'{self.path}' is a folder; rename it, or choose another folder.")
         if self.path.exists() and not self.overwrite:
             raise AudioError(
                 f"'{self.path}' exists already; ask for overwriting, or choose another folder."
