@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -14,7 +16,9 @@ from separator.training import studio as studio_module
 from separator.training.bank import Bank
 from separator.training.sources import Plan
 from separator.training.studio import Studio, StudioSongs, draw
+from separator.training.synthesis import programs
 
+CPU = torch.device("cpu")
 STEMS = ("drums", "vocals")
 RATE = 8000
 
@@ -84,29 +88,46 @@ def test_segments_lie_within_songs():
 
 
 def test_a_batch_is_a_function_of_its_position():
-    source = StudioSongs(studio_of(), plan_of(), torch.device("cpu"))
+    source = StudioSongs(studio_of(), plan_of(), CPU)
     batches = [source[position] for position in range(7)]  # five songs for a pool of three
     assert all(batch.isfinite().all() for batch in batches)
     assert not torch.equal(batches[0], batches[1])
-    later = StudioSongs(studio_of(), plan_of(), torch.device("cpu"))
+    later = StudioSongs(studio_of(), plan_of(), CPU)
     assert torch.equal(later[6], batches[6])
     assert torch.equal(later[1], batches[1])  # backwards, too
-    other = StudioSongs(studio_of(), plan_of(rank=1, world_size=2), torch.device("cpu"))
+    other = StudioSongs(studio_of(), plan_of(rank=1, world_size=2), CPU)
     assert not torch.equal(other[0], batches[0])
 
 
-def test_songs_are_what_the_composer_makes(monkeypatch):
-    source = StudioSongs(studio_of(varied=0.0, opening=1, pool=1), plan_of(), torch.device("cpu"))
+def test_no_song_comes_back_before_all_have_been():
+    sources = [
+        StudioSongs(studio_of(first=100, songs=12), plan_of(rank=rank, world_size=3), CPU)
+        for rank in range(3)
+    ]
+    songs = {source._song(number) for source in sources for number in range(4)}
+    assert songs == set(range(100, 112))
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_songs_of_any_length_fit_the_pool(rate):
+    """2.3 * 44100 is a little less than 101430."""
+    options = studio_of(duration=2.3, opening=1, pool=1)
+    source = StudioSongs(options, plan_of(sample_rate=rate), CPU)
+    assert source[0].any()
+    assert source.bank.samples.shape[-1] == pytest.approx(2.3 * rate, abs=2)
+
+
+def test_songs_are_what_the_composer_makes():
+    source = StudioSongs(studio_of(varied=0.0, opening=1, pool=1), plan_of(), CPU)
     source[0]
-    seed = source.options.seed([0, 0, 0])
-    stems = studio_module.rendered(seed, 1.0, source.options.palette(), plan_of())
+    stems = studio_module.rendered(source._song(0), 1.0, source.options.palette(), plan_of())
     kept = source.bank.samples.float() / 32767
     for row, stem in zip(kept, STEMS, strict=True):
         assert np.abs(row.numpy() - stems[stem]).max() < 1e-4
 
 
 def test_a_stopped_process_is_told_and_does_not_hang():
-    source = StudioSongs(studio_of(), plan_of(), torch.device("cpu"))
+    source = StudioSongs(studio_of(), plan_of(), CPU)
     source[0]
     for process in source._renderers._processes.values():
         os.kill(process.pid, signal.SIGKILL)
@@ -116,7 +137,7 @@ def test_a_stopped_process_is_told_and_does_not_hang():
 
 
 def _trains_until_killed(pids):
-    source = StudioSongs(studio_of(), plan_of(), torch.device("cpu"))
+    source = StudioSongs(studio_of(), plan_of(), CPU)
     source[0]
     for process in source._renderers._processes.values():
         pids.put(process.pid)
@@ -140,6 +161,18 @@ def test_processes_end_with_a_killed_run():
     pytest.fail("the process that makes songs lives on")
 
 
+def test_a_pool_that_is_too_large_is_named():
+    with pytest.raises(ModelError, match=r"no room for 1000000000 songs.*'data.studio.pool'"):
+        StudioSongs(studio_of(pool=10**9), plan_of(), CPU)
+
+
+def test_programs_are_not_in_the_way_of_signals_from_the_terminal():
+    """They lead a session of their own; with a session's number they would end in an error."""
+    programs.run([sys.executable, "-c", "import os; assert os.getsid(0) == os.getpid()"], 30.0)
+    with pytest.raises(subprocess.CalledProcessError):
+        programs.run([sys.executable, "-c", "import os; assert os.getsid(0) != os.getpid()"], 30.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -149,4 +182,4 @@ def test_processes_end_with_a_killed_run():
 )
 def test_mistakes_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
-        StudioSongs(studio_of(), plan_of(**changes), torch.device("cpu"))
+        StudioSongs(studio_of(), plan_of(**changes), CPU)

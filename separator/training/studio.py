@@ -4,9 +4,9 @@
                                                         |
     step: draw songs, places, speeds -> interpolate -> targets (batch, stems, channels, time)
 
-That feeds a GPU with music that never repeats: mixing costs it milliseconds, and new songs push out
-old ones. Which songs are in the pool follows from the position in the stream, so a batch is a pure
-function of it; where songs aren't made fast enough, training waits for them.
+That feeds a GPU with ever new music: mixing costs it milliseconds, and new songs push out old ones.
+Which songs are in the pool follows from the position in the stream, so a batch is a pure function
+of it; where songs aren't made fast enough, training waits for them.
 """
 
 import multiprocessing
@@ -29,6 +29,7 @@ from separator.training.augmentation import uniform
 from separator.training.bank import Bank
 from separator.training.batches import outlive_one_signal
 from separator.training.sources import Composed, Plan, rendered
+from separator.training.synthesis import SAMPLE_RATE
 
 _SCALE = 32767.0  # what full scale is in the pool
 
@@ -37,9 +38,9 @@ class Studio(Composed):
     """Make songs while training, in other processes; see `separator.training.synthesis`.
 
     Attributes:
-        processes: How many make songs.
+        processes: How many make songs for each process that trains.
         opening: Songs in the pool before the first batch.
-        pool: Most songs in the pool; one of 24 s takes 17 MB of the device's memory.
+        pool: Most songs in each device's pool; one of 24 s takes 17 MB of its memory.
         batches_per_song: After so many batches another song joins the pool.
         varied: Share of the stems that are played faster or slower.
         semitones: Highest change of speed, up and down, as a change of pitch.
@@ -51,6 +52,10 @@ class Studio(Composed):
     batches_per_song: Count = 4
     varied: Annotated[float, Field(ge=0, le=1)] = 0.5
     semitones: Annotated[float, Field(ge=0, le=24)] = 3.0
+
+    def frames(self, sample_rate: int) -> int:
+        """Return how many samples of a song are kept."""
+        return int(self.duration * SAMPLE_RATE) * sample_rate // SAMPLE_RATE
 
 
 class StudioSongs:
@@ -65,7 +70,7 @@ class StudioSongs:
     def __init__(self, options: Studio, plan: Plan, device: torch.device) -> None:
         options.check(plan.stems)
         self.options, self.plan = options, plan
-        frames = round(options.duration * plan.sample_rate)
+        frames = options.frames(plan.sample_rate)
         if frames < plan.samples * 2 ** (options.semitones / 12):
             raise ConfigError(
                 f"'data.studio.duration' is {options.duration:g} s: too short for segments of "
@@ -73,12 +78,15 @@ class StudioSongs:
                 "higher."
             )
         clips = options.pool * len(plan.stems)
-        self.bank = Bank(
-            torch.zeros((clips, plan.channels, frames), dtype=torch.int16, device=device),
-            torch.full((clips,), 1 / _SCALE, device=device),
-            {},
-            plan.sample_rate,
-        )
+        try:
+            samples = torch.zeros((clips, plan.channels, frames), dtype=torch.int16, device=device)
+        except RuntimeError as error:  # one that says so, or torch would have said something else
+            raise ModelError(
+                f"{device} has no room for {options.pool} songs of {options.duration:g} s: lower "
+                "'data.studio.pool'."
+            ) from error
+        scales = torch.full((clips,), 1 / _SCALE, device=device)
+        self.bank = Bank(samples, scales, {}, plan.sample_rate)
         self._next = 0  # number of the song that joins the pool next
         self._coming: dict[int, Future[Tensor]] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="separator-studio-")
@@ -103,10 +111,18 @@ class StudioSongs:
                 "A process that makes songs was ended, perhaps because memory was short: lower "
                 "'data.studio.processes' or 'data.studio.duration', and go on with --resume."
             ) from error
+        except BaseException:  # Ctrl-C, perhaps: nobody needs the songs that were ordered
+            self.close()
+            raise
         entropy = [self.plan.seed, self.plan.rank, position]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
         generator = torch.Generator(self.bank.samples.device).manual_seed(seed)
         return draw(self.bank, count, self.options, self.plan, generator)
+
+    def close(self) -> None:
+        """Make no more songs."""
+        for pool in (self._renderers, self._loader):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _fill(self, position: int) -> int:
         """Let songs join the pool up to a position; return how many are in it."""
@@ -127,10 +143,15 @@ class StudioSongs:
 
     def _ordered(self, number: int) -> "Future[Tensor]":
         """Have a song made and brought to the device."""
-        entropy = [self.plan.seed, self.plan.rank, number]
         path = Path(self._folder.name, f"{number}.npy")
-        made = self._renderers.submit(_make, path, self.options, self.plan, entropy)
+        made = self._renderers.submit(_make, path, self.options, self.plan, self._song(number))
         return self._loader.submit(_brought, made, path, self.bank.samples.device)
+
+    def _song(self, number: int) -> int:
+        """Return a song's seed: all processes together go through all songs before one returns."""
+        start = int(np.random.SeedSequence(self.plan.seed).generate_state(1)[0])
+        mine = number * self.plan.world_size + self.plan.rank
+        return self.options.first + (start + mine) % self.options.songs
 
 
 def _begin() -> None:
@@ -147,11 +168,11 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _make(path: Path, options: Studio, plan: Plan, entropy: list[int]) -> None:
+def _make(path: Path, options: Studio, plan: Plan, seed: int) -> None:
     """Write the stems of a song: `(stems, channels, time)`, int16."""
-    stems = rendered(options.seed(entropy), options.duration, options.palette(), plan)
-    audio = np.stack([stems[stem] for stem in plan.stems])
-    np.save(path, np.round(audio * _SCALE).astype(np.int16))
+    stems = rendered(seed, options.duration, options.palette(), plan)
+    audio = np.stack([stems[stem] for stem in plan.stems])[..., : options.frames(plan.sample_rate)]
+    np.save(path, np.round(audio.clip(-1.0, 1.0) * _SCALE).astype(np.int16))
 
 
 def _brought(made: "Future[None]", path: Path, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from separator.errors import AudioError
+from separator.training.synthesis import programs
 from separator.training.synthesis.oscillators import SAMPLE_RATE, Audio
 from separator.training.synthesis.score import Note
 
@@ -108,7 +109,7 @@ def play_soundfont(font: Path, channels: list[Channel], length: int) -> Audio:
         command += ["-O", "float", "-o", "synth.dynamic-sample-loading=1"]
         command += ["-r", str(SAMPLE_RATE), "-F", str(out), str(font), str(score)]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            programs.run(command, 120.0)
         except (OSError, subprocess.SubprocessError) as error:
             raise AudioError(f"fluidsynth could not play {font.name}: {error}.") from error
         audio, _ = soundfile.read(out, dtype="float32", always_2d=True)

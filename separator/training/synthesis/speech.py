@@ -16,6 +16,7 @@ from scipy import fft
 from scipy.signal import resample_poly
 
 from separator.errors import AudioError
+from separator.training.synthesis import programs
 from separator.training.synthesis.oscillators import SAMPLE_RATE, Audio
 from separator.training.synthesis.score import Note
 from separator.training.synthesis.voice import FREQUENCIES, HOP, N_FFT, Tract, phrases
@@ -65,7 +66,7 @@ def speak(text: str, voice: str) -> Audio:
         out = Path(folder, "speech.wav")
         command = ["espeak-ng", "-v", voice, "-s", "130", "-w", str(out), text]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=30)
+            programs.run(command, 30.0)
         except (OSError, subprocess.SubprocessError) as error:
             raise AudioError(f"espeak-ng could not speak with voice {voice}: {error}.") from error
         audio, rate = soundfile.read(out, dtype="float32")
