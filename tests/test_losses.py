@@ -177,6 +177,14 @@ def test_rmse_weighs_stems_alike():
     assert both == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
+def test_rmse_weighs_segments_alike():
+    target = torch.zeros(2, 1, 1, 4096)
+    estimate = torch.cat([impulse(0.1), impulse(1.0)])
+    both = float(spectral(estimate, target, norm="rmse"))
+    alone = [float(spectral(one[None], target[:1], norm="rmse")) for one in estimate]
+    assert both == pytest.approx(sum(alone) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("samples", [3, 100, 1000])
 @pytest.mark.parametrize(
     ("n_fft", "hop", "window"), [(64, 7, 64), (64, 16, 33), (64, 64, 31), (65, 16, 65), (65, 9, 32)]

@@ -59,10 +59,10 @@ def spectral(
     """Return the distance of the spectrograms, as complex numbers or as magnitudes.
 
     `l1` adds the mean absolute errors of real and imaginary part (BSRNN, arXiv 2209.15174),
-    `mse` is the mean of the squared moduli, `rmse` the root of that for each stem on its own, as
-    the mean over the stems (SCNet, arXiv 2401.13276). Magnitudes: Open-Unmix, with `mse`.
-    Spectrograms are divided by the square root of `n_fft`, which makes `mse` comparable with that
-    of the waveforms.
+    `mse` is the mean of the squared moduli, `rmse` the root of that for each stem of each segment
+    on its own, as the mean over them (SCNet, arXiv 2401.13276, as in the authors' code).
+    Magnitudes: Open-Unmix, with `mse`. Spectrograms are divided by the square root of `n_fft`,
+    which makes `mse` comparable with that of the waveforms.
     """
     a = spectrogram(estimate, n_fft, hop_length) * n_fft**-0.5
     b = spectrogram(target, n_fft, hop_length) * n_fft**-0.5
@@ -73,9 +73,9 @@ def spectral(
     square = error.square() if part == "magnitude" else error.square().sum(axis)
     if norm == "mse":
         return square.mean()
-    by_stem = square.transpose(0, 1).flatten(1).mean(1)  # (stems,)
+    each = square.flatten(2).mean(2)  # (batch, stems)
     # the root's slope at zero is infinite; a stem's error below -120 dB needs no more training
-    return by_stem.clamp_min(1e-12).sqrt().mean()
+    return each.clamp_min(1e-12).sqrt().mean()
 
 
 def multi_resolution_stft(
