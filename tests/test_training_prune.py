@@ -108,3 +108,6 @@ def test_what_cannot_be_pruned_is_refused(tmp_path):
         smaller(recipe(network="wave_unet", parameters={"depth": 3, "width": 4}), 0.5)
     with pytest.raises(ConfigError, match="needs a trained model"):
         prune(plan, tmp_path, 0.5)
+    many = recipe(start="pocket", network="bs_roformer", hardware={"devices": 2})
+    with pytest.raises(ConfigError, match=r"hardware\.devices=1"):
+        prune(many, tmp_path, 0.5)

@@ -190,6 +190,11 @@ def prune(
         raise ConfigError("Pruning needs a trained model: --set start=NAME, as in 'finetune'.")
     if recipe.lora is not None:
         raise ConfigError("Pruned networks are trained whole: leave 'lora' out.")
+    if recipe.hardware.devices * recipe.hardware.nodes > 1:
+        raise ConfigError(
+            "Units are chosen by one process: prune with --set hardware.devices=1 --set "
+            "hardware.nodes=1; what is left can go on with --resume on more."
+        )
     reduced = smaller(recipe, ratio)
     check_new(folder)
     device = pick_device(recipe.hardware.accelerator.replace("gpu", "cuda"))
@@ -203,9 +208,11 @@ def prune(
         sample_rate=recipe.sample_rate,
         channels=recipe.channels,
         seed=recipe.seed,
+        device=device,
         allow_partial=recipe.allow_partial,
     )
     learn_gates(network, gates, recipe, _endless(batches), max(1, recipe.steps // _SHARE), report)
+    del batches  # what it keeps on the device
     shrink(network, gates, small)
     card = write_model(
         reduced, small.cpu(), folder / "pruned", name="start", source=f"'{recipe.start}', pruned"
