@@ -266,6 +266,14 @@ def test_a_silent_stem_takes_no_place(tmp_path):
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
 
 
+def test_a_cache_that_cannot_be_written_to_is_named(tmp_path):
+    options = folder_options(write_songs(tmp_path / "songs", songs=1))
+    (tmp_path / "file").write_text("in the way")
+    options = options.model_copy(update={"cache": str(tmp_path / "file")})
+    with pytest.raises(ConfigError, match=r"Can't keep songs in .*'data.cache'"):
+        stream(options)
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(2 * RATE, 2), (RATE, 1)])
 def test_other_rates_and_channels(tmp_path, rate, channels):
     options = folder_options(write_songs(tmp_path / "songs", songs=1))

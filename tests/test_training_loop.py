@@ -82,6 +82,12 @@ def test_a_run_is_not_overwritten_and_not_invented(tmp_path):
         train(recipe(steps=1), tmp_path / "run")
 
 
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"Can't write to .*/file.*Choose another --output"):
+        train(recipe(), tmp_path / "file")
+
+
 def test_reports_and_scores(tmp_path, validation):
     reports: list[Report] = []
     result = train(recipe(validation=validation), tmp_path, report=reports.append)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training_runs import TINY, assert_learnt_the_same, recipe
+from training_runs import TINY, Noise, assert_learnt_the_same, recipe
 
 from separator.training import task as task_module
 from separator.training.batches import outlive_one_signal
@@ -53,6 +53,17 @@ def test_a_signal_breaks_a_validation_off(tmp_path, validation, monkeypatch):
     assert read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 4
     train(plan, tmp_path / "run", resume=True)
     assert_learnt_the_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_ctrl_c_before_the_first_step_is_no_silent_end(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Noise, "__getitem__", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(), tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

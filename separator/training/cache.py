@@ -69,8 +69,18 @@ class Cache:
 
         Raises:
             AudioError: A file can't be decoded.
-            ConfigError: A track's channels can't be made those of the cache.
+            ConfigError: A track's channels can't be made those of the cache, or the folder can't be
+                written to.
         """
+        try:
+            return self._songs(tracks, stems)
+        except OSError as error:  # sources have errors of their own: this is the cache's disk
+            raise ConfigError(
+                f"Can't keep songs in '{self.folder}': {error.strerror or error}. Free some space, "
+                "or choose another folder with 'data.cache'."
+            ) from error
+
+    def _songs(self, tracks: Sequence[Track], stems: Sequence[str]) -> list[dict[str, Stored]]:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_stale(self.folder)
         jobs = [(track, stem) for track in tracks for stem in stems if stem in track.stems]

@@ -86,7 +86,6 @@ def train(
         raise ConfigError(f"There is nothing to resume: '{last}' doesn't exist.")
     check_devices(recipe.hardware)
     keep_all_freed_memory()
-    folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder)
     task = Task(recipe, folder, fresh=not resume)
     intervals = [recipe.save.every, *([recipe.validation.every] if recipe.validation else [])]
@@ -103,6 +102,10 @@ def train(
         if not is_out_of_memory(error):
             raise
         raise ModelError(what_to_change(recipe, str(task.device))) from error
+    except SystemExit as error:  # what Lightning makes of Ctrl-C before the first step
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
     sdr = trainer.callback_metrics.get(SCORE)
     score = None if sdr is None else float(sdr)
     return Result(trainer.global_step, score, folder, trainer.is_global_zero)
@@ -184,9 +187,19 @@ def _loggers(recipe: Recipe, folder: Path) -> list[Logger]:
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write the resolved recipe where people look for it."""
+    """Write the resolved recipe where people look for it.
+
+    Raises:
+        ConfigError: the folder can't be written to.
+    """
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"Can't write to '{folder}': {error.strerror or error}. Choose another --output."
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
