@@ -1,11 +1,15 @@
 """Two models on one song: which is which stays hidden, references are found and scored."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import make_signal
 
 from separator.errors import AudioError, ConfigError
+from separator.evaluation.ratios import usdr
 from separator.web import compare
 from separator.web.jobs import Job
 from separator.web.service import Request, Service
@@ -52,12 +56,53 @@ def test_scores_are_the_closed_form(scores):
     assert found["a"]["X"] == pytest.approx(20.0, abs=1e-3)  # 10 % of the level
 
 
-def test_references_are_known_by_their_names(tmp_path):
-    files = [tmp_path / "My Vocals.wav", tmp_path / "drums.wav"]
-    found = compare.match_references(files, ["drums", "vocals"])
-    assert found == {"vocals": files[0], "drums": files[1]}
-    with pytest.raises(ConfigError, match="kazoo"):
-        compare.match_references([tmp_path / "kazoo.wav"], ["drums"])
+@pytest.mark.parametrize("gain", [0.0, 0.9, 1.0])
+def test_scores_are_those_of_the_evaluation_down_to_soft_songs(scores, gain):
+    truth = 1e-5 * make_signal(RATE, RATE)
+    guess = np.float32(gain) * truth
+    want = usdr(torch.from_numpy(truth)[None], torch.from_numpy(guess)[None]).item()
+    assert scores(truth, guess)["a"]["X"] == pytest.approx(want, abs=1e-3)
+
+
+def test_silent_references_are_not_scored(scores):
+    silence = np.zeros((2, RATE), np.float32)
+    assert scores(silence, make_signal(RATE, RATE), silence) == {}
+
+
+STEMS = ("drums", "bass", "other", "vocals", "lead vocals")
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("vocals", "vocals"),
+        ("My_Vocals (2)", "vocals"),
+        ("All About That Bass - vocals", "vocals"),
+        ("My Brother - DRUMS", "drums"),
+        ("vocals - the bass", "bass"),
+        ("song_lead-vocals", "lead vocals"),
+        ("No Drums - other", "other"),
+    ],
+)
+def test_references_are_known_by_the_last_stem_in_their_names(name, stem):
+    path = Path(f"{name}.wav")
+    assert compare.match_references([path], STEMS) == {stem: path}
+    assert compare.match_references([path], STEMS[::-1]) == {stem: path}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["kazoo.wav"], "'kazoo.wav' is no known stem; .* one of: drums"),
+        (["My Brother.wav"], "no known stem"),
+        (["song - no_vocals.wav"], "'song - no_vocals.wav' seems to be a song without one"),
+        (["no drums.wav"], "choose the file of a stem alone, .* one of: drums"),
+        (["a/vocals.wav", "b/Vocals 2.wav"], "'vocals.wav' and 'Vocals 2.wav' are both of vocals"),
+    ],
+)
+def test_references_that_could_be_wrong_are_refused(names, message):
+    with pytest.raises(ConfigError, match=message):
+        compare.match_references([Path(name) for name in names], STEMS)
 
 
 @pytest.mark.parametrize("samples, rate", [(RATE // 2, RATE), (RATE // 2, RATE // 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from separator.web.songs import Song, Track, adopt
 LETTERS = ("X", "Y")
 PADDING = 0.2  # seconds that a lossy reference may differ from its song in length
 REFERENCE = "Reference"
+_DELTA = 1e-7  # added to both energies, as by `separator.evaluation.ratios.usdr`
 
 
 def submit(
@@ -54,21 +56,44 @@ def submit(
 
 
 def match_references(files: Sequence[Path], stems: Sequence[str]) -> dict[str, Path]:
-    """Find out which stem each file is, by its name.
+    """Find out which stem each file is, by the last stem in its name.
 
     Raises:
-        ConfigError: A file whose name holds none of the stems.
+        ConfigError: A file whose name holds no stem, or says "no vocals"; two files of one stem.
     """
-    found = {}
+    known = {_words(stem): stem for stem in stems}
+    any_stem = "|".join(sorted(known, key=len, reverse=True))
+    pattern = re.compile(rf"\b(?:({any_stem})|no (?:{any_stem}))\b")
+    found: dict[str, Path] = {}
     for path in files:
-        stem = next((stem for stem in stems if stem.lower() in path.stem.lower()), None)
-        if stem is None:
+        named = pattern.findall(_words(path.stem))
+        if not named:
             raise ConfigError(
                 f"The reference '{path.name}' is no known stem; its name should hold one of: "
                 f"{', '.join(stems)}."
             )
+        if not named[-1]:
+            raise ConfigError(
+                f"The reference '{path.name}' seems to be a song without one stem; choose the file "
+                f"of a stem alone, with a name that ends in one of: {', '.join(stems)}."
+            )
+        stem = known[named[-1]]
+        if stem in found:
+            raise ConfigError(
+                f"The references '{found[stem].name}' and '{path.name}' are both of {stem}; "
+                "choose one of them."
+            )
         found[stem] = path
     return found
+
+
+def _words(name: str) -> str:
+    """Return the words of a name, in lower case and between single spaces.
+
+    >>> _words("My_Song - Lead Vocals (2)")
+    'my song lead vocals 2'
+    """
+    return " ".join(re.findall(r"[^\W_]+", name.lower()))
 
 
 def _work(
@@ -151,7 +176,8 @@ def _check_alike(references: Mapping[str, Path], mixture: Path) -> None:
 def scores(song: Song, check: Callable[[], None] = lambda: None) -> dict[str, dict[str, float]]:
     """Return the SDR in dB of each stem with a reference, over the whole track, for X and Y.
 
-    `check` is called before each block; what it raises ends the reading.
+    Silent references have none. `check` is called before each block; what it raises ends the
+    reading.
 
     Reference: 10 log10(|s|^2 / |s - e|^2), the uSDR of the Music Demixing Challenge 2021,
     Mitsufuji et al. 2022, arXiv 2108.13559, equation 1.
@@ -161,15 +187,16 @@ def scores(song: Song, check: Callable[[], None] = lambda: None) -> dict[str, di
     for track in song.tracks:
         if track.group in LETTERS and track.name in truths:
             pair = [song.blocks(each, check) for each in (truths[track.name], track)]
-            found.setdefault(track.name, {})[track.group] = _sdr(*pair)
+            if (score := _sdr(*pair)) is not None:
+                found.setdefault(track.name, {})[track.group] = score
     return found
 
 
-def _sdr(reference: Iterable[Block], estimate: Iterable[Block]) -> float:
+def _sdr(reference: Iterable[Block], estimate: Iterable[Block]) -> float | None:
     """Compare what both have: a lossy reference may be a little shorter than its song."""
-    signal = noise = 1e-9
+    signal = noise = 0.0
     for true, guess in zip(reference, estimate, strict=False):
         size = min(true.shape[1], guess.shape[1])
         signal += float(np.square(true[:, :size], dtype=np.float64).sum())
         noise += float(np.square(true[:, :size] - guess[:, :size], dtype=np.float64).sum())
-    return float(10 * np.log10(signal / noise))
+    return float(10 * np.log10((signal + _DELTA) / (noise + _DELTA))) if signal else None
