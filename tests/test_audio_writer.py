@@ -3,6 +3,7 @@ import resource
 from contextlib import contextmanager
 from io import BytesIO
 
+import mutagen
 import numpy as np
 import pytest
 import soundfile
@@ -268,6 +269,25 @@ def test_tags_come_back_and_the_audio_is_untouched(song, name):
     assert read_tags(plain) == Tags()
     assert read_tags(tagged) == Tags(fields, picture())
     np.testing.assert_array_equal(read_all(tagged), read_all(plain))
+
+
+@pytest.mark.parametrize("name", ["wav", "flac", "m4a"])
+def test_a_huge_cover_costs_no_song(song, name):
+    cover = Cover("image/png", bytes(17_000_000))
+    tags = Tags({"title": ["Song"]}, cover)
+    path = song(f"s.{name}", make_signal(100, 48000), 48000, tags=tags)
+    kept = None if name == "flac" else cover  # a block of flac ends at 16 MiB
+    assert read_tags(path) == Tags(tags.fields, kept)
+
+
+@pytest.mark.parametrize("text", ["ééé", "a", "AAAA"])
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_a_damaged_cover_is_left_out(song, name, text):
+    path = song(f"s.{name}", make_signal(100, 48000), 48000, tags=Tags({"title": ["Song"]}))
+    file = mutagen.File(path)
+    file.tags["metadata_block_picture"] = [text]
+    file.save()
+    assert read_tags(path) == Tags({"title": ["Song"]})
 
 
 def test_a_long_name_leaves_room_for_the_hidden_one(song):

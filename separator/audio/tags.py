@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ _ID3_FRAMES = {
 }
 _FRONT_COVER = 3
 _PICTURE = "metadata_block_picture"  # how Ogg holds a cover: as text
+_FLAC_BLOCK = 1 << 24  # bytes that a block of metadata doesn't reach
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _cover(file: Any) -> Cover | None:
     elif isinstance(file.tags, ID3):
         pictures = file.tags.getall("APIC")
     elif file.tags and not pictures:
-        with suppress(KeyError, binascii.Error, mutagen.MutagenError):
+        with suppress(KeyError, ValueError, mutagen.MutagenError):  # it may not be base64
             pictures = [Picture(base64.b64decode(text)) for text in file.tags[_PICTURE]]
     pictures.sort(key=lambda picture: picture.type != _FRONT_COVER)
     return Cover(pictures[0].mime, bytes(pictures[0].data)) if pictures else None
@@ -163,8 +163,9 @@ def _write_vorbis(file: Any, tags: Tags) -> None:
     if tags.cover:
         picture = Picture()
         picture.type, picture.mime, picture.data = _FRONT_COVER, tags.cover.mime, tags.cover.data
-        if isinstance(file, FLAC):
+        block = picture.write()
+        if not isinstance(file, FLAC):
+            file.tags[_PICTURE] = [base64.b64encode(block).decode("ascii")]
+        elif len(block) < _FLAC_BLOCK:
             file.add_picture(picture)
-        else:
-            file.tags[_PICTURE] = [base64.b64encode(picture.write()).decode("ascii")]
     file.save()
