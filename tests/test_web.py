@@ -1,11 +1,13 @@
 """The web app without a browser: queue, songs, limits, privacy, the player's addresses."""
 
+import asyncio
 import errno
 import gc
 import io
 import shutil
 import socket
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from separator.inference import Progress
 from separator.web import jobs, view
 from separator.web.jobs import Job, Queue, friendly
 from separator.web.overview import BANDS, COLUMNS, overview
+from separator.web.pages.batch import watch_all
 from separator.web.pool import ModelPool, interruptible
 from separator.web.service import Request, Service
 from separator.web.settings import Settings
@@ -414,6 +417,24 @@ def test_twenty_songs_in_the_queue_become_twenty_results(service, song):
     assert len({job.result.token for job in waiting}) == 20
 
 
+def test_songs_of_a_batch_stay_until_its_last_one_is_done(service, song):
+    gate = threading.Event()
+    done = finished(service.submit(Request(song("a.wav"), "tiny"), "me/batch"))
+    last = service.queue.submit(Job("last", "me/batch", lambda job: gate.wait(10)))
+    done.result.used -= 2 * service.settings.keep_seconds
+
+    async def wait() -> None:
+        async for _ in watch_all(service, [done, last]):
+            last.title = "almost last"  # the table changes once more
+            if done.result.used > time.monotonic() - 60:
+                break
+
+    asyncio.run(asyncio.wait_for(wait(), 300))
+    gate.set()
+    service.library.expire()
+    assert service.library.get(done.result.token) is done.result
+
+
 def test_a_full_disk_is_foreseen(service, song, monkeypatch):
     path = song("a.wav")
     usage = shutil.disk_usage(path)._replace(free=1000)
@@ -536,6 +557,9 @@ def test_zips_and_mixes_are_downloaded_and_cleaned_up(client, pair):
     archive = client.get("/stems.zip?token=token&token=token")
     with zipfile.ZipFile(io.BytesIO(archive.content)) as file:
         assert "01 A song/A song - a.wav" in file.namelist()
+    some = client.get("/stems.zip?token=gone&token=token")
+    with zipfile.ZipFile(io.BytesIO(some.content)) as file:
+        assert len(file.namelist()) == 2, "what is left"
     assert client.get("/stems/token/mix.wav?1=1&2=0.5").content.startswith(b"RIFF")
     assert not list(pair.folder.glob("mix-*"))
 
@@ -551,7 +575,8 @@ def test_zips_and_mixes_are_downloaded_and_cleaned_up(client, pair):
         ("/stems/token/sound?start=-1&count=5", 422),
         ("/stems/token/mix.wav?1=loud", 400),
         ("/stems/token/mix.wav", 400),
-        ("/stems.zip?token=other", 404),
+        ("/stems.zip?token=other&token=gone", 404),
+        ("/stems.zip", 404),
         ("/stems-static/../jobs.py", 404),
     ],
 )

@@ -4,6 +4,7 @@ Nothing but a token of 128 random bits opens a song, and nothing in an address b
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,13 @@ def add_routes(app: "FastAPI", service: "Service") -> None:
         return song_of(token).truth
 
     def several(request: Request) -> FileResponse:
-        tokens = request.query_params.getlist("token")[:_MOST_SONGS]
-        path = service.library.bundle([song_of(token) for token in tokens])
+        songs = []
+        for token in request.query_params.getlist("token")[:_MOST_SONGS]:
+            with suppress(AudioError):  # one that is gone takes no other with it
+                songs.append(service.library.get(token))
+        if not songs:
+            raise HTTPException(404, "These results are no longer here; separate the songs again.")
+        path = service.library.bundle(songs)
         return FileResponse(path, filename="stems.zip", background=BackgroundTask(path.unlink))
 
     addresses: dict[str, Callable[..., Any]] = {

@@ -70,6 +70,10 @@ class Song:
     used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def touch(self) -> None:
+        """Take note that the song is used, so that it stays."""
+        self.used = time.monotonic()
+
     def draw(self, check: Callable[[], None] = lambda: None) -> None:
         """Read every track once, for its waveform and spectrogram.
 
@@ -226,7 +230,7 @@ class Library:
             song = self._songs.get(token)
             if song is None:
                 raise AudioError("This result is no longer here; separate the song again.")
-            song.used = time.monotonic()
+            song.touch()
             return song
 
     def bundle(self, songs: Sequence[Song]) -> Path:

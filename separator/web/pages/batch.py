@@ -78,16 +78,8 @@ def build(service: Service) -> Page:
             listen: gr.Dropdown(visible=False),
             player: "",
         }
-        try:
-            shown = ""
-            while (html := _table(service, jobs)) != shown or not _over(jobs):
-                if html != shown:
-                    yield {table: html}
-                shown = html
-                await asyncio.sleep(_TICK)
-        finally:
-            for job in jobs:
-                service.queue.cancel(job)
+        async for html in watch_all(service, jobs):
+            yield {table: html}
         done = [(job.title, job.result.token) for job in jobs if job.state == "done"]
         yield {
             listen: gr.Dropdown(done, value=done[0][1] if done else None, visible=bool(done)),
@@ -121,6 +113,26 @@ def _submit(service: Service, path: str, fields: dict[str, Any], owner: str) -> 
         job = Job(request.title, owner, lambda job: None, state="failed", error=friendly(error))
         job.ended.set()
         return job
+
+
+async def watch_all(service: Service, jobs: Sequence[Job]) -> AsyncIterator[str]:
+    """Yield the table of states while the jobs last; what is done stays until all are.
+
+    A closed tab cancels the rest.
+    """
+    shown = ""
+    try:
+        while (html := _table(service, jobs)) != shown or not _over(jobs):
+            if html != shown:
+                yield html
+            shown = html
+            for job in jobs:
+                if job.state == "done":
+                    job.result.touch()
+            await asyncio.sleep(_TICK)
+    finally:
+        for job in jobs:
+            service.queue.cancel(job)
 
 
 def _over(jobs: Sequence[Job]) -> bool:
