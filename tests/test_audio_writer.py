@@ -293,3 +293,9 @@ def test_a_damaged_cover_is_left_out(song, name, text):
 def test_a_long_name_leaves_room_for_the_hidden_one(song):
     name = "é" * 120 + ".wav"  # 244 of 255 bytes
     assert read_all(song(name, make_signal(10))).shape == (2, 10)
+
+
+def test_a_name_that_is_too_long_is_an_audio_error(tmp_path):
+    with pytest.raises(AudioError, match=r"name too long\. Choose a shorter name"):
+        AudioWriter(tmp_path / ("é" * 126 + ".wav"), RATE, 2)  # 256 of 255 bytes
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -64,9 +65,9 @@ class AudioWriter:
         check_output(self.format, sample_rate, channels, self.bit_depth, bitrate)
         self.channels, self.overwrite, self._tags = channels, overwrite, tags
         self.samples_written = 0
-        self._check_free()
         self._temporary = temporary_path(self.path)
         try:
+            self._check_free()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("xb+")
         except OSError as error:
@@ -175,6 +176,6 @@ class AudioWriter:
 def write_error(path: Path, error: Exception) -> AudioError:
     """Return the error of a file that can't be written."""
     reason = (getattr(error, "strerror", None) or str(error)).lower()
-    return AudioError(
-        f"'{path}' can't be written: {reason}. Free some space, or choose another folder."
-    )
+    too_long = getattr(error, "errno", None) == errno.ENAMETOOLONG
+    advice = "Choose a shorter name" if too_long else "Free some space"
+    return AudioError(f"'{path}' can't be written: {reason}. {advice}, or choose another folder.")
