@@ -289,6 +289,8 @@ def bad_files(folder: Path) -> dict[str, Path]:
     files["text.wav"].write_text("This is not music.\n" * 100)
     soundfile.write(files["none.wav"], np.zeros((0, 2)), RATE)
     files["noise.mp3"].write_bytes(np.random.default_rng(0).bytes(5000))
+    files["cut.ogg"] = folder / "cut.ogg"  # before its number of channels
+    files["cut.ogg"].write_bytes(b"OggS" + bytes(24) + b"\x01vorbis" + bytes(1))
     files["missing.wav"] = folder / "missing.wav"
     files["folder"] = folder / "folder.wav"
     files["folder"].mkdir()
@@ -312,6 +314,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
         ("text.wav", "can't be decoded|no audio stream"),
         ("none.wav", "no audio|0 samples"),
         ("noise.mp3", "can't be decoded|no audio"),
+        ("cut.ogg", "can't be decoded|no audio"),
         ("missing.wav", "no such file"),
         ("folder", "is a folder"),
         ("loop", "can't be read"),

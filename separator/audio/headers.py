@@ -72,4 +72,5 @@ def is_small_vorbis(path: Path) -> bool:
     """Return whether the file is Ogg Vorbis with one or two channels."""
     with path.open("rb") as file:
         head = file.read(64)
-    return head[:4] == b"OggS" and head[28:35] == b"\x01vorbis" and head[39] <= 2
+    is_vorbis = head[:4] == b"OggS" and head[28:35] == b"\x01vorbis"
+    return is_vorbis and len(head) > 39 and head[39] <= 2
