@@ -11,6 +11,7 @@ of it; where songs aren't made fast enough, training waits for them.
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -164,8 +165,9 @@ def _begin() -> None:
 
 
 def _follow(parent: int) -> None:
+    """End this process, whatever it is doing, when its parent has ended."""
     wait([parent])
-    os._exit(1)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _make(path: Path, options: Studio, plan: Plan, seed: int) -> None:
