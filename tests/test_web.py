@@ -233,7 +233,8 @@ def test_the_zip_holds_the_stems_under_their_names(pair):
 
 def test_songs_expire_and_their_files_too(tmp_path):
     library = Library(tmp_path / "songs", keep_seconds=60)
-    folder = library.new_folder()
+    with library.new_folder() as folder:
+        pass
     assert folder.stat().st_mode & 0o077 == 0
     song = library.add(Song(folder.name, folder, "s", RATE, 2, 1, ()))
     library.expire()
@@ -415,6 +416,35 @@ def test_twenty_songs_in_the_queue_become_twenty_results(service, song):
     assert {finished(job).state for job in waiting} == {"done"}
     assert [job.result.title for job in waiting] == [f"song {number}" for number in range(20)]
     assert len({job.result.token for job in waiting}) == 20
+
+
+@pytest.fixture
+def busy(service):
+    """The service, with a job that runs until the event is set."""
+    gate = threading.Event()
+    service.queue.submit(Job("before", "somebody/", lambda job: gate.wait(60)))
+    yield gate
+    gate.set()
+
+
+def test_an_upload_that_is_deleted_while_its_job_waits_is_separated(service, song, busy):
+    path = song("a.wav")
+    job = service.submit(Request(path, "tiny"), "me/")
+    path.unlink()  # as Gradio does after a time
+    busy.set()
+    assert finished(job).state == "done", job.error
+
+
+def test_a_job_that_never_ran_leaves_no_files(service, song, busy, monkeypatch):
+    folders = service.root / "songs"
+    job = service.submit(Request(song("a.wav"), "tiny"), "me/")
+    assert len(list(folders.iterdir())) == 1
+    service.queue.cancel(job)
+    assert job.state == "cancelled" and not list(folders.iterdir())
+    monkeypatch.setattr(service.queue, "max_waiting", 0)
+    with pytest.raises(ConfigError, match="waiting already"):
+        service.submit(Request(song("b.wav"), "tiny"), "me/")
+    assert not list(folders.iterdir())
 
 
 def test_songs_of_a_batch_stay_until_its_last_one_is_done(service, song):

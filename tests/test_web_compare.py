@@ -1,5 +1,6 @@
 """Two models on one song: which is which stays hidden, references are found and scored."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,16 @@ def test_the_order_of_loading_does_not_tell_which_is_which(service, song, monkey
     assert job.result.truth["names"] == dict(zip(letters, ("twin", "tiny"), strict=True))
     groups = [track.group for track in job.result.tracks]
     assert groups == ["", *4 * ["X"], *4 * ["Y"]]
+
+
+def test_uploads_that_are_deleted_while_their_job_waits_are_compared(service, song):
+    gate = threading.Event()
+    service.queue.submit(Job("before", "somebody/", lambda job: gate.wait(60)))
+    files = [song("a.wav"), song("vocals.wav")]
+    job = compare.submit(service, Request(files[0], "tiny"), ("tiny", "twin"), files[1:], "me/")
+    for file in files:
+        file.unlink()  # as Gradio does after a time
+    gate.set()
+    assert job.ended.wait(300) and job.state == "done", job.error
+    assert [track.name for track in job.result.tracks][::9] == ["original", "vocals"]
+    assert job.result.title == "a"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,12 @@ def submit(
     for path in truths.values():
         service.check_source(replace(request, source=path, title=path.name))
     _check_alike(truths, request.source)
-    work = _work(service, request, models, stems, truths)
-    return service.queue.submit(Job(request.title or request.source.stem, owner, work))
+    title = request.title or request.source.stem
+    with service.library.new_folder() as folder:
+        mine = replace(request, title=title, source=adopt(request.source, folder))
+        adopted = {stem: adopt(path, folder, f"reference-{stem}") for stem, path in truths.items()}
+        work = partial(_compare, service, mine, models, stems, adopted)
+        return service.queue.submit(Job(title, owner, work, folder=folder))
 
 
 def match_references(files: Sequence[Path], stems: Sequence[str]) -> dict[str, Path]:
@@ -96,25 +100,6 @@ def _words(name: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", name.lower()))
 
 
-def _work(
-    service: Service,
-    request: Request,
-    models: Sequence[str],
-    stems: Sequence[str],
-    references: Mapping[str, Path],
-) -> Callable[[Job], Song]:
-    def run(job: Job) -> Song:
-        folder = service.library.new_folder()
-        try:
-            song = _compare(service, request, models, stems, references, job, folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return service.library.add(song)
-
-    return run
-
-
 def _compare(
     service: Service,
     request: Request,
@@ -122,27 +107,23 @@ def _compare(
     stems: Sequence[str],
     references: Mapping[str, Path],
     job: Job,
-    folder: Path,
 ) -> Song:
-    mixture = adopt(request.source, folder)
+    mixture, folder = request.source, request.source.parent
     first = round(request.start * probe(mixture).sample_rate)
     letters = random.sample(LETTERS, len(LETTERS))
     tracks = []
     for letter, name in zip(letters, models, strict=True):  # in this order: it is seen
         (folder / letter).mkdir()
         one = replace(request, model=name, stems=tuple(stems))
-        result = service.run_model(one, service.catalog.find(name), job, mixture, folder / letter)
+        result = service.run_model(one, service.catalog.find(name), job, folder / letter)
         gain = 1 / result.gain  # as loud as the original, whatever the format could hold
         tracks += [Track(stem, result.outputs[stem], 0, letter, gain) for stem in stems]
     tracks.sort(key=lambda track: track.group)
-    tracks += [
-        Track(stem, adopt(path, folder, f"reference-{stem}"), first, REFERENCE)
-        for stem, path in references.items()
-    ]
+    tracks += [Track(stem, path, first, REFERENCE) for stem, path in references.items()]
     song = Song(
         token=folder.name,
         folder=folder,
-        title=request.title or request.source.stem,
+        title=request.title,
         sample_rate=result.sample_rate,
         channels=result.channels,
         samples=result.samples,
@@ -153,7 +134,7 @@ def _compare(
     song.draw(job.check)
     names = dict(sorted(zip(letters, models, strict=True)))
     song.truth = {"names": names, "scores": scores(song, job.check)}
-    return song
+    return service.library.add(song)
 
 
 def _check_alike(references: Mapping[str, Path], mixture: Path) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from separator.errors import Cancelled, ConfigError, SeparatorError
@@ -36,6 +38,7 @@ class Job:
         owner: Session that it belongs to.
         work: What is done; it gets the job, reports to it, and heeds its `cancel`.
         error: One line for the user, where it failed.
+        folder: Of its files; it is deleted when the job ends, unless that is done.
     """
 
     title: str
@@ -48,6 +51,7 @@ class Job:
     unit: str = "segments"
     done: int = 0
     total: int | None = None
+    folder: Path | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     _first: tuple[float, int] | None = None  # when the step was first reported on, and how much
@@ -197,6 +201,8 @@ def _work(job: Job) -> State:
 def _end(job: Job, state: State) -> None:
     job.state = state
     job.work = _nothing  # it holds the model and the request
+    if job.folder and state != "done":
+        shutil.rmtree(job.folder, ignore_errors=True)
     job.ended.set()
 
 

@@ -12,8 +12,8 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from separator.api import Result
@@ -131,7 +131,10 @@ class Service:
             allowed = ", ".join(FORMATS)
             raise ConfigError(f"Unknown format '{request.audio_format}'; allowed: {allowed}.")
         self.check_source(request)
-        return self.queue.submit(Job(request.title, owner, self.work(request, card)))
+        with self.library.new_folder() as folder:
+            mine = replace(request, source=adopt(request.source, folder))
+            work = partial(self._separate, mine, card)
+            return self.queue.submit(Job(request.title, owner, work, folder=folder))
 
     def download(self, name: str, owner: str) -> Job:
         """Put the download of a model into the queue for downloads.
@@ -212,24 +215,11 @@ class Service:
                 f"{free / 1e6:.0f} MB are free. Choose a shorter range, or try later."
             )
 
-    def work(self, request: Request, card: AnyCard) -> Callable[[Job], Song]:
-        """Return the work of one job: separate, then draw."""
-
-        def run(job: Job) -> Song:
-            folder = self.library.new_folder()
-            try:
-                return self.library.add(self._separate(request, card, job, folder))
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-
-        return run
-
-    def _separate(self, request: Request, card: AnyCard, job: Job, folder: Path) -> Song:
-        mixture = adopt(request.source, folder)
-        result = self.run_model(request, card, job, mixture, folder)
-        info = probe(mixture)
-        first = round(request.start * info.sample_rate)
+    def _separate(self, request: Request, card: AnyCard, job: Job) -> Song:
+        """Do one job: separate, then draw."""
+        mixture, folder = request.source, request.source.parent
+        result = self.run_model(request, card, job, folder)
+        first = round(request.start * probe(mixture).sample_rate)
         stems = [Track(name, path) for name, path in result.outputs.items()]
         song = Song(
             token=folder.name,
@@ -244,11 +234,9 @@ class Service:
         job.begin("Drawing")
         song.draw(job.check)
         song.notes = tuple(_notes(request, result, song, self.settings.max_seconds))
-        return song
+        return self.library.add(song)
 
-    def run_model(
-        self, request: Request, card: AnyCard, job: Job, mixture: Path, folder: Path
-    ) -> Result:
+    def run_model(self, request: Request, card: AnyCard, job: Job, folder: Path) -> Result:
         """Separate with one model, stems into `folder`."""
         job.begin(f"Loading {card.name}")
         separator = self.pool.get(
@@ -266,7 +254,7 @@ class Service:
         try:
             with interruptible(separator, job.cancel):
                 result = separator.write_stems(
-                    mixture,
+                    request.source,
                     outputs,
                     stems=request.stems or None,
                     residual=request.residual or None,

@@ -14,6 +14,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,11 +209,16 @@ class Library:
         self._songs: dict[str, Song] = {}
         self._lock = threading.Lock()
 
-    def new_folder(self) -> Path:
-        """Make a folder whose name is a new token."""
+    @contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """Make a folder whose name is a new token; an error that passes takes it away again."""
         folder = self.root / secrets.token_urlsafe(16)
         folder.mkdir(mode=0o700, parents=True)
-        return folder
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def add(self, song: Song) -> Song:
         """Make a song reachable."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from separator.errors import SeparatorError
 from separator.web import view
 from separator.web.jobs import Job, friendly
 from separator.web.pages.common import (
@@ -109,7 +108,7 @@ def _submit(service: Service, path: str, fields: dict[str, Any], owner: str) -> 
     request = upload(path, **fields)
     try:
         return service.submit(request, owner)
-    except SeparatorError as error:
+    except Exception as error:
         job = Job(request.title, owner, lambda job: None, state="failed", error=friendly(error))
         job.ended.set()
         return job
