@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browsing import RATE, choose, needs_chromium, separate, upload
+from browsing import RATE, choose, engine, needs_chromium, separate, upload
 from conftest import make_signal
 from test_foreign import hybrid, package
 from test_web_adding import write_sheet
@@ -45,6 +45,8 @@ def test_models_are_compared_blindly(open_page, songs, tmp_path):
     player.locator(".row").first.wait_for()
     versions = player.locator(".hear button")
     assert versions.all_inner_texts() == ["X", "Y", "Reference", "Original"]
+    only_x = [0, *4 * [1], *4 * [0], 0]  # not the original, Y or the reference
+    assert engine(page, "gains") == only_x
     assert "tiny" not in player.inner_text() and "twin" not in player.inner_text()
     page.evaluate("document.activeElement.blur()")
     for number in range(4):

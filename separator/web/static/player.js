@@ -52,8 +52,7 @@ export class StemPlayer extends HTMLElement {
     this.engine = new Engine(this.base, song);
     this.pictures = new Pictures(root, song, this.base);
     this.listen();
-    this.refresh();
-    this.pictures.draw();
+    this.hear(this.shown);
     this.tick();
     if (innerWidth <= 720) this.scrollIntoView(); // there it appears below all else
   }
