@@ -172,27 +172,6 @@ def test_a_closed_tab_cancels_its_job(open_page, songs, server):
     idle(server)
 
 
-def test_a_recording_is_a_song(open_page):
-    page = open_page()
-    page.evaluate("""() => {
-        const devices = navigator.mediaDevices;
-        const real = devices.getUserMedia.bind(devices);
-        devices.getUserMedia = (wanted) => real((window.wanted = wanted));
-    }""")
-    for _ in range(2):  # the second one takes the place of the first
-        page.get_by_role("button", name="Record").click()
-        page.locator("song-recorder output").get_by_text("0:01").wait_for()
-        page.get_by_role("button", name="Stop").click()
-        page.get_by_role("button", name="Record").wait_for()
-        page.locator("#song a[href*='file=']").wait_for()
-    assert page.evaluate("window.wanted.audio.echoCancellation") is False
-    page.click("#separate")
-    player = page.locator("#player stem-player")
-    player.locator(".row").first.wait_for()
-    assert player.locator("h2").inner_text() == "Recording"
-    assert engine(page, "song.samples") > RATE // 2
-
-
 def test_an_error_is_one_friendly_line(open_page, songs):
     page = open_page()
     page.click("#separate")

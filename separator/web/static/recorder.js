@@ -32,17 +32,22 @@ export class SongRecorder extends HTMLElement {
   }
 
   async record() {
+    if (this.asking) return; // the browser asks for permission, and once is enough
     this.say("");
     if (!navigator.mediaDevices) {
       this.say("Browsers record only on pages of this computer, or over https.");
       return;
     }
+    this.asking = true;
     try {
       const stream = await navigator.mediaDevices.getUserMedia({ audio: SOUND });
-      this.start(stream);
+      if (this.isConnected) this.start(stream);
+      else release(stream);
     } catch (error) {
       const refused = error.name === "NotAllowedError";
       this.say(refused ? "The browser was not allowed to record." : "No microphone was found.");
+    } finally {
+      this.asking = false;
     }
   }
 
@@ -53,7 +58,7 @@ export class SongRecorder extends HTMLElement {
     recorder.ondataavailable = (event) => pieces.push(event.data);
     recorder.onstop = () => {
       clearInterval(this.timer);
-      for (const track of stream.getTracks()) track.stop();
+      release(stream);
       this.recorder = null;
       this.show(false);
       if (this.isConnected) this.hand(new File(pieces, `Recording.${suffix}`, { type }));
@@ -94,6 +99,11 @@ export class SongRecorder extends HTMLElement {
     input().files = files.files;
     input().dispatchEvent(new Event("change", { bubbles: true }));
   }
+}
+
+// Switch the microphone off.
+function release(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 if (!customElements.get("song-recorder")) customElements.define("song-recorder", SongRecorder);
