@@ -420,7 +420,7 @@ def test_twenty_songs_in_the_queue_become_twenty_results(service, song):
 
 @pytest.fixture
 def busy(service):
-    """The service, with a job that runs until the event is set."""
+    """An event; until it is set, a job keeps the queue busy."""
     gate = threading.Event()
     service.queue.submit(Job("before", "somebody/", lambda job: gate.wait(60)))
     yield gate
