@@ -53,9 +53,9 @@ class Result:
         source: The file that was separated.
         outputs: Name of each stem, and of the residual if asked for, with the file written.
         model: Name of the model.
-        sample_rate: Of source and outputs, in Hz.
+        sample_rate: Of the source and of the stems, in Hz; Opus files hold them at 48 kHz.
         channels: Of source and outputs.
-        samples: Of source and outputs, per channel.
+        samples: Of source and stems, per channel, at `sample_rate`.
         gain: The one gain on all stems of this track; 1.0 unless an output would have clipped.
         truncated: What is missing from the source; None where it is whole.
         notes: What else the user should know.
