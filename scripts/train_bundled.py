@@ -1,21 +1,27 @@
 """Train the bundled model, from songs on disk to weights in `models/weights`.
 
     python scripts/make_synthetic_musdb.py data/synthetic --train 160 --test 20
-    python scripts/train_bundled.py train data/synthetic runs/first --depth 4 --minutes 112
-    python scripts/train_bundled.py train data/synthetic runs/pocket --depth 4 --start runs/first \
+    train="python scripts/train_bundled.py train data/synthetic"
+    $train runs/first --depth 4 --expansion 2 --minutes 112
+    $train runs/pocket --depth 4 --expansion 2 --start runs/first \
         --minutes 14 --seconds 6 --rate 0.3 --seed 7
-    python scripts/train_bundled.py train data/synthetic runs/varied --depth 4 --start runs/pocket \
+    $train runs/varied --depth 4 --expansion 2 --start runs/pocket \
         --minutes 52 --seconds 6 --rate 0.4 --seed 11
-    python scripts/train_bundled.py train data/synthetic runs/deeper --start runs/varied \
+    $train runs/deeper --depth 6 --expansion 2 --start runs/varied \
         --minutes 90 --seconds 6 --rate 0.6 --seed 13
-    python scripts/train_bundled.py export runs/deeper models
+    python scripts/make_synthetic_musdb.py data/synthetic --train 1000 --test 0 \
+        --seed 10000 --duration 15
+    $train runs/larger --start runs/deeper --minutes 97 --seconds 6 --rate 0.7 --seed 17
+    python scripts/train_bundled.py export runs/larger models
 
 Any folder of the shape of MUSDB18-HQ will do. Training is meant for a few CPU cores: one process
 per core, each with one thread and its own songs, gradients averaged after every step. That loses
 nothing to waiting threads when other programs want the cores too. The learning rate follows the
 clock, so the budget is kept on any machine; a run that was stopped goes on from its checkpoint. A
-run with more layers than the one it starts from begins with new layers that change nothing. (Stems
-were not yet sped up and coloured in the first two runs behind the weights that are shipped.)
+run of a larger network than the one it starts from begins with new layers and units that change
+nothing. (Stems were not yet sped up and coloured in the first two runs behind the weights that are
+shipped. More songs are worth as much as more training: on 160 songs the network scored 0.7 dB
+better on these than on others.)
 """
 
 import argparse
@@ -50,10 +56,10 @@ NETWORK: dict[str, Any] = {
     "hop_length": 2048,
     "win_length": 4096,
     "dim": 96,
-    "depth": 6,
+    "depth": 8,
     "heads": 4,
     "dim_head": 24,
-    "ff_expansion": 2,
+    "ff_expansion": 4,
     "time_transformer_depth": 1,
     "freq_transformer_depth": 1,
     "mask_estimator_depth": 1,
@@ -63,6 +69,7 @@ SAMPLE_RATE = 44100
 BATCH = 2  # segments per process and step
 MATRIX_RATE, OTHER_RATE = 4e-3, 1e-3  # highest learning rates of Muon and AdamW
 EMA = 0.995
+OUTPUTS = ("to_out.0.weight", "net.4.weight", "net.4.bias")  # of attention and of feed-forward
 SPEED = 0.25  # octaves by which half of the stems are sped up or slowed down at most
 
 
@@ -182,15 +189,17 @@ def averaged(run: Path) -> dict[str, Tensor]:
 
 
 def start_from(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load weights, perhaps of fewer layers: a new layer begins as one that changes nothing."""
-    new = network.load_state_dict(weights, strict=False).missing_keys
-    outputs = ("to_out.0.weight", "net.4.weight", "net.4.bias")
-    with torch.no_grad():
-        for name in new:
-            if ".layers." not in name:
-                raise SystemExit(f"The earlier run has no '{name}'.")
-            if name.endswith(outputs):
-                network.get_parameter(name).zero_()
+    """Load the weights of a smaller network: new layers and units begin as ones that do nothing."""
+    state = network.state_dict()
+    for name, new in state.items():
+        old = weights.get(name)
+        if name.endswith(OUTPUTS):
+            new.zero_()
+        if old is not None:
+            new[tuple(map(slice, old.shape))] = old
+        elif ".layers." not in name:
+            raise SystemExit(f"The earlier run has no '{name}'.")
+    network.load_state_dict(state)
 
 
 class Run:
@@ -199,7 +208,8 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.path = options.run / "checkpoint.pt"
         torch.manual_seed(options.seed)
-        self.network = build_network("bs_roformer", **NETWORK | {"depth": options.depth})
+        size = {"depth": options.depth, "ff_expansion": options.expansion}
+        self.network = build_network("bs_roformer", **NETWORK | size)
         if options.start is None:
             start_quietly(self.network)
         else:
@@ -319,12 +329,11 @@ def _card(path: Path) -> Card:
         "parameters": fields,
         "stems": list(STEMS),
         "segment": 6.0,
-        "overlap": 0.5,
+        "overlap": 0.67,
         "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
         "licence": "MIT",
-        "note": "Made on two busy CPU cores in four and a half hours: it shows the program at "
-        "work, and real music sounds unlike what it was trained on. Use a larger model for your "
-        "songs.",
+        "note": "Made on two busy CPU cores in six hours: it shows the program at work, and real "
+        "music sounds unlike what it was trained on. Use a larger model for your songs.",
         "training_data": "Synthetic music only: songs composed and played by a seeded generator",
         "source": "scripts/train_bundled.py",
     }
@@ -346,6 +355,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seconds", type=float, default=3.0, help="length of a segment")
     one.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     one.add_argument("--depth", type=int, default=NETWORK["depth"], help="layers of transformers")
+    one.add_argument("--expansion", type=int, default=NETWORK["ff_expansion"], help="of units")
     one.add_argument("--start", type=Path, help="an earlier run whose weights to start from")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(work=launch)
