@@ -329,7 +329,7 @@ def _card(path: Path) -> Card:
         "parameters": fields,
         "stems": list(STEMS),
         "segment": 6.0,
-        "overlap": 0.67,
+        "overlap": 0.5,
         "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
         "licence": "MIT",
         "note": "Made on two busy CPU cores in six hours: it shows the program at work, and real "
