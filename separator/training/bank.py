@@ -215,9 +215,7 @@ class BankedSamples:
 
     def __getitem__(self, position: int) -> Tensor:
         """Return the batch of this position."""
-        entropy = [self.plan.seed, self.plan.rank, position]
-        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        generator = torch.Generator(self.bank.samples.device).manual_seed(seed)
+        generator = self.plan.generator(position, self.bank.samples.device)
         return draw(self.bank, self.options, self.plan, generator)
 
 

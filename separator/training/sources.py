@@ -61,6 +61,12 @@ class Plan:
         """Of a batch: `(batch, stems, channels, time)`."""
         return self.batch, len(self.stems), self.channels, self.samples
 
+    def generator(self, position: int, device: torch.device) -> torch.Generator:
+        """Return what decides about the batch of a position that is drawn on a device."""
+        entropy = [self.seed, self.rank, position]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return torch.Generator(device).manual_seed(seed)
+
     @property
     def window(self) -> int:
         """Samples in a window of the source activity detection."""

@@ -81,7 +81,7 @@ class StudioSongs:
         clips = options.pool * len(plan.stems)
         try:
             samples = torch.zeros((clips, plan.channels, frames), dtype=torch.int16, device=device)
-        except RuntimeError as error:  # one that says so, or torch would have said something else
+        except RuntimeError as error:
             raise ModelError(
                 f"{device} has no room for {options.pool} songs of {options.duration:g} s: lower "
                 "'data.studio.pool'."
@@ -115,9 +115,7 @@ class StudioSongs:
         except BaseException:  # Ctrl-C, perhaps: nobody needs the songs that were ordered
             self.close()
             raise
-        entropy = [self.plan.seed, self.plan.rank, position]
-        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        generator = torch.Generator(self.bank.samples.device).manual_seed(seed)
+        generator = self.plan.generator(position, self.bank.samples.device)
         return draw(self.bank, count, self.options, self.plan, generator)
 
     def close(self) -> None:
