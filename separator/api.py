@@ -323,8 +323,7 @@ class Separator:
         """
         path = Path(path)
         check_template(template)
-        extension = audio_format.lower().removeprefix(".")
-        output_format(extension)
+        extension = output_format(audio_format).name
         fields = {"track": path.stem, "ext": extension, "model": self.card.name}
         outputs = {
             name: Path(out_dir) / stem_path(template, stem=name, **fields)
