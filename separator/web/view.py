@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import chain, repeat
 
 from separator.downloads import megabytes
 from separator.web.jobs import Job
@@ -113,7 +114,7 @@ def table(
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     body = "".join(
         f'<tr class="{escape(name)}">{"".join(_cell(text) for text in row)}</tr>'
-        for row, name in zip(rows, [*classes, *[""] * 10_000], strict=False)
+        for row, name in zip(rows, chain(classes, repeat("")), strict=False)
     )
     return (
         f'<div class="sep-table" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
