@@ -5,7 +5,8 @@
 
 Each network of a size that suits two processor cores is trained from scratch on FOLDER/train for
 the same time (how many steps that makes is measured first), by the same recipe but for what its
-authors would not do without, and is then measured on whole songs of FOLDER/test. A Markdown table
+authors would not do without, and is then measured on whole songs of FOLDER/test. On the CPU, time
+is the processor's: what other programs do meanwhile changes nothing but the wait. A Markdown table
 goes to the standard output; messages go to the standard error. What is finished is kept in
 --output and not done again, so an interrupted comparison goes on. With the default of 20 minutes
 the six networks take about two and a half hours.
@@ -131,7 +132,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if resume:
         plan = saved_recipe(folder / LAST)
     else:
-        speed = measure_speed(probe, seconds=options.probe)
+        speed = steps_per_second(probe, options)
         plan = recipe(name, max(1, round(60 * options.minutes * speed)), options)
     print(f"{name}: {rounded(costs.macs)} MACs per second, {plan.steps} steps", file=sys.stderr)
 
@@ -139,30 +140,44 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
         metrics = ", ".join(f"{key} {value:.3f}" for key, value in report.metrics.items())
         print(f"  {name}: step {report.step}/{report.steps}: {metrics}", file=sys.stderr)
 
-    began = time.perf_counter()
+    began = worked(options)
     trained = train(plan, folder, resume=resume, report=tell)
     result = {
         "sdr": trained.sdr,
         "macs": costs.macs,
         "parameters": costs.parameters,
         "steps": trained.step,
-        "minutes": (time.perf_counter() - began) / 60,
-        "seconds": seconds_per_second(folder),
+        "minutes": (worked(options) - began) / 60,
+        "seconds": seconds_per_second(folder, options.threads),
     }
     done.write_text(json.dumps(result))
     return result
 
 
-def seconds_per_second(folder: Path, length: float = 6.0, rounds: int = 3) -> float:
+def worked(options: argparse.Namespace) -> float:
+    """Return the seconds that have been worked: by every thread of the CPU, or by the clock."""
+    if options.accelerator == "cpu":
+        return time.process_time() / options.threads
+    return time.perf_counter()
+
+
+def steps_per_second(probe: Recipe, options: argparse.Namespace) -> float:
+    """Return how many steps are made while a second is worked."""
+    began, waited = worked(options), time.perf_counter()
+    speed = measure_speed(probe, seconds=options.probe)
+    return speed * (time.perf_counter() - waited) / (worked(options) - began)
+
+
+def seconds_per_second(folder: Path, threads: int, length: float = 6.0, rounds: int = 3) -> float:
     """Return how long a trained network takes for a second of music on the processor."""
     plan, network = trained_network(read_checkpoint(folder / LAST), folder.name)
     mixture = 0.1 * torch.randn(1, plan.channels, round(length * plan.sample_rate))
     times = []
     with torch.inference_mode():
         for _ in range(rounds + 1):
-            began = time.perf_counter()
+            began = time.process_time()
             network(mixture)
-            times.append(time.perf_counter() - began)
+            times.append((time.process_time() - began) / threads)
     return statistics.median(times[1:]) / length
 
 
