@@ -11,7 +11,7 @@ import pytest
 from conftest import make_signal, read_all
 from test_audio_writer import disk_of, picture
 
-from separator.audio import StemWriter, Tags, probe, read_tags, remove_stale
+from separator.audio import AudioWriter, StemWriter, Tags, probe, read_tags, remove_stale
 from separator.errors import AudioError, ConfigError
 
 RATE = 44100
@@ -148,6 +148,23 @@ def test_overwriting_replaces_all_stems_or_none(tmp_path):
     assert set(tmp_path.iterdir()) == set(paths.values())
     for name, path in paths.items():
         np.testing.assert_array_equal(read_all(path), stems[name])
+
+
+def test_an_old_stem_is_there_until_the_new_one_is(tmp_path, monkeypatch):
+    """So killing the program in between loses nothing."""
+    paths = paths_in(tmp_path, "wav")
+    for path in paths.values():
+        path.write_bytes(b"old")
+    publish, seen = AudioWriter.publish, []
+
+    def watched(writer: AudioWriter) -> None:
+        seen.append(writer.path.read_bytes())
+        publish(writer)
+
+    monkeypatch.setattr(AudioWriter, "publish", watched)
+    write(paths, make_stems(0.5), overwrite=True)
+    assert seen == [b"old"] * len(paths)
+    assert set(tmp_path.iterdir()) == set(paths.values())
 
 
 def test_existing_stems_are_kept(tmp_path):

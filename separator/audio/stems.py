@@ -226,6 +226,7 @@ class StemWriter:
             for path, aside in replaced.items():
                 with suppress(OSError):
                     aside.replace(path)
+                    aside.unlink(missing_ok=True)  # two names of one file both outlive a rename
             raise
         for aside in replaced.values():
             with suppress(OSError):
@@ -240,9 +241,13 @@ class StemWriter:
 
 
 def _set_aside(path: Path) -> Path:
-    """Give a file a hidden name, and return it."""
+    """Give a file a hidden name and return it; the file keeps the other one where links exist."""
+    hidden = temporary_path(path)
+    with suppress(OSError):
+        hidden.hardlink_to(path)
+        return hidden
     try:
-        return path.rename(temporary_path(path))
+        return path.rename(hidden)
     except OSError as error:
         raise write_error(path, error) from error
 
