@@ -164,3 +164,39 @@ def song(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def service(tiny_models, tmp_path, monkeypatch):
+    """Yield a service of the web app with the model `tiny`, on the CPU."""
+    from separator.web.service import Service
+    from separator.web.settings import Settings
+
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
+    service = Service(Settings(device="cpu", max_seconds=20, max_bytes=8_000_000))
+    yield service
+    service.close()
+
+
+def finished(job):
+    """Return a job of the web app when it has ended."""
+    assert job.ended.wait(300), job.state  # only a machine that does much else needs so long
+    return job
+
+
+@pytest.fixture
+def pair(tmp_path: Path):
+    """Return a song of the web app: a mixture and two stems, one second, in 24 bit."""
+    from separator.web.songs import Song, Track
+
+    rate = 44100
+    stems = [make_signal(rate, rate) * 0.5, make_signal(rate, rate)[:, ::-1] * 0.25]
+    signals = {"mixture": stems[0] + stems[1], "a": stems[0], "b": stems[1]}
+    for name, signal in signals.items():
+        with AudioWriter(tmp_path / f"{name}.wav", rate, 2, bit_depth=24) as writer:
+            writer.write(signal)
+    tracks = tuple(Track(name, tmp_path / f"{name}.wav") for name in signals)
+    song = Song("token", tmp_path, "A song", rate, 2, rate, tracks)
+    song.draw()
+    return song

@@ -1,5 +1,6 @@
-"""Songs whose files differ from them: in rate, in length."""
+"""Songs: what is heard and taken away of them, files that differ from them, their end."""
 
+import zipfile
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from conftest import lag, make_signal, read_all
 
 from separator.errors import AudioError
-from separator.web.songs import Song, Track
+from separator.web.songs import Library, Song, Track
 
 RATE = 44100
 
@@ -63,3 +64,43 @@ def test_what_is_no_song_is_not_silence(song):
     broken.write_bytes(b"RIFF")
     with pytest.raises(AudioError):
         Song("token", broken.parent, "b", RATE, 2, RATE, (Track("b", broken),)).pcm(0, RATE)
+
+
+def test_sound_is_a_piece_of_all_tracks(pair):
+    values = np.frombuffer(pair.pcm(1000, 500), "<i2").reshape(3, 500, 2)
+    for number, name in enumerate(("mixture", "a", "b")):
+        truth = read_all(pair.folder / f"{name}.wav")[:, 1000:1500].T
+        assert np.abs(values[number] / 32768 - truth).max() <= 0.51 / 32768
+    assert len(pair.pcm(RATE - 10, 500)) == 3 * 10 * 2 * 2
+    assert pair.pcm(RATE + 5, 500) == b""
+
+
+def test_the_mix_is_what_is_heard(pair):
+    path = pair.mix({1: 0.5, 2: 2.0})
+    truth = 0.5 * read_all(pair.folder / "a.wav") + 2 * read_all(pair.folder / "b.wav")
+    assert np.abs(read_all(path) - truth).max() < 2**-22
+    with pytest.raises(AudioError, match="unmute"):
+        pair.mix({1: 0.0})
+    with pytest.raises(AudioError):
+        pair.mix({9: 1.0})
+
+
+def test_the_zip_holds_the_stems_under_their_names(pair):
+    with zipfile.ZipFile(pair.archive()) as archive:
+        assert archive.namelist() == ["A song - a.wav", "A song - b.wav"]
+        assert archive.read("A song - a.wav") == (pair.folder / "a.wav").read_bytes()
+
+
+def test_songs_expire_and_their_files_too(tmp_path):
+    library = Library(tmp_path / "songs", keep_seconds=60)
+    with library.new_folder() as folder:
+        pass
+    assert folder.stat().st_mode & 0o077 == 0
+    song = library.add(Song(folder.name, folder, "s", RATE, 2, 1, ()))
+    library.expire()
+    assert library.get(song.token) is song
+    song.used -= 61
+    library.expire()
+    assert not folder.exists()
+    with pytest.raises(AudioError, match="no longer"):
+        library.get(song.token)

@@ -1,252 +1,29 @@
-"""The web app without a browser: queue, songs, limits, privacy, the player's addresses."""
+"""From an upload to a song: models, limits, cancelling, memory, privacy."""
 
 import asyncio
 import errno
 import gc
-import io
 import shutil
 import socket
 import threading
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_signal, read_all
+from conftest import finished, make_signal, read_all
 
-from separator.audio import AudioWriter, StemWriter
+from separator.audio import StemWriter
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
 from separator.inference import Progress
-from separator.web import jobs, view
-from separator.web.jobs import Job, Queue, friendly
-from separator.web.overview import BANDS, COLUMNS, overview
+from separator.web.jobs import Job, Queue
 from separator.web.pages.batch import watch_all
 from separator.web.pool import ModelPool, interruptible
 from separator.web.service import Request, Service
 from separator.web.settings import Settings
-from separator.web.songs import Library, Song, Track
 
 RATE = 44100
-
-
-@pytest.fixture
-def service(tiny_models, tmp_path, monkeypatch):
-    """A service with the model `tiny`, on the CPU."""
-    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
-    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
-    service = Service(Settings(device="cpu", max_seconds=20, max_bytes=8_000_000))
-    yield service
-    service.close()
-
-
-def finished(job: Job) -> Job:
-    assert job.ended.wait(300), job.state  # only a machine that does much else needs so long
-    return job
-
-
-# --- the queue --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def queue():
-    queue = Queue(max_waiting=30)
-    yield queue
-    queue.close()
-
-
-def test_jobs_run_in_order_and_none_is_lost(queue):
-    ran = []
-    jobs = [queue.submit(Job(str(n), "me", lambda job: ran.append(job.title))) for n in range(20)]
-    for job in jobs:
-        finished(job)
-    assert ran == [str(n) for n in range(20)]
-    assert {job.state for job in jobs} == {"done"}
-
-
-def test_a_waiting_job_knows_its_place_and_leaves_when_cancelled(queue):
-    gate = threading.Event()
-    first = queue.submit(Job("first", "me", lambda job: gate.wait(10)))
-    others = [queue.submit(Job(name, "me", lambda job: None)) for name in "abc"]
-    assert [queue.place(job) for job in others] == [1, 2, 3]
-    queue.cancel(others[0])
-    assert others[0].state == "cancelled"
-    assert [queue.place(job) for job in others[1:]] == [1, 2]
-    gate.set()
-    assert finished(others[2]).state == "done"
-    assert finished(first).state == "done"
-
-
-def test_a_full_queue_refuses_and_goes_on():
-    queue = Queue(max_waiting=1)
-    gate = threading.Event()
-    running = queue.submit(Job("running", "me", lambda job: gate.wait(10)))
-    waiting = queue.submit(Job("waiting", "me", lambda job: None))
-    with pytest.raises(ConfigError, match="Try again"):
-        queue.submit(Job("refused", "me", lambda job: None))
-    gate.set()
-    assert finished(running).state == finished(waiting).state == "done"
-    queue.close()
-
-
-def test_cancelling_one_owner_leaves_the_others_alone(queue):
-    gate = threading.Event()
-    queue.submit(Job("running", "x/page", lambda job: gate.wait(10)))
-    mine = queue.submit(Job("mine", "me/page", lambda job: None))
-    other = queue.submit(Job("other", "you/page", lambda job: None))
-    queue.cancel_all("me/")
-    gate.set()
-    assert finished(mine).state == "cancelled"
-    assert finished(other).state == "done"
-
-
-def test_errors_become_one_line_and_defects_stay_in_the_log(queue, caplog):
-    def fail(job: Job) -> None:
-        raise AudioError("The file\nis broken.")
-
-    def crash(job: Job) -> None:
-        raise RuntimeError("/secret/path")
-
-    assert finished(queue.submit(Job("a", "me", fail))).error == "The file is broken."
-    crashed = finished(queue.submit(Job("b", "me", crash)))
-    assert crashed.state == "failed"
-    assert "/secret/path" not in (crashed.error or "")
-    assert "/secret/path" in caplog.text
-    assert "full" in friendly(OSError(28, "No space left on device"))
-
-
-def test_progress_tells_what_is_left(monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
-    job = Job("song", "me", lambda job: None)
-    job.begin("Separating")
-    assert job.fraction is None and job.seconds_left is None
-    clock[0] += 60.0  # the model is read
-    job.report(Progress(1, 5))
-    assert job.fraction == 0.2 and job.seconds_left is None
-    clock[0] += 6.0
-    job.report(Progress(3, 5))
-    assert job.seconds_left == 6.0
-    job.state = "running"
-    html = view.status(job, 0)
-    assert "3 of 5 segments" in html and "about 7 s left" in html and 'value="0.6000"' in html
-    job.begin("Loading another model")
-    assert job.fraction is None and job.seconds_left is None
-    assert view.detail(job) == "Loading another model …"
-
-
-def test_progress_without_a_known_end():
-    job = Job("song", "me", lambda job: None, state="running", step="Separating", done=3)
-    assert "Separating: 3 segments<" in view.status(job, 0)
-    job = Job("m", "me", lambda job: None, "running", "Downloading", unit="bytes", done=2_000_000)
-    html = view.status(job, 0)
-    assert "Downloading: 2.0 MB<" in html and "value" not in html
-
-
-def test_texts_from_outside_are_escaped():
-    job = Job("<script>alert(1)</script>", "me", lambda job: None, state="running")
-    assert "<script>" not in view.status(job, 0)
-    assert "<img" not in view.table("t", ["a"], [("<img src=x>",)])
-
-
-# --- pictures ---------------------------------------------------------------------------------
-
-
-def test_the_waveform_shows_where_it_is_loud():
-    signal = np.zeros((2, RATE * 4), np.float32)
-    signal[:, RATE * 2 :] = 0.5
-    pieces = np.array_split(signal, 37, axis=1)
-    peaks = overview(pieces, signal.shape[1], RATE).peaks
-    assert peaks.shape == (COLUMNS,)
-    assert not peaks[: COLUMNS // 2].any()
-    assert (peaks[COLUMNS // 2 :] == 128).all()
-
-
-def test_the_spectrogram_shows_a_tone_at_its_height():
-    time_axis = np.arange(RATE * 3) / RATE
-    tone = np.sin(2 * np.pi * 1000 * time_axis).astype(np.float32)[None]
-    picture = overview([tone], tone.shape[1], RATE).spectrogram
-    assert picture.shape == (COLUMNS, BANDS)
-    band = BANDS * np.log(1000 / 40) / np.log(16000 / 40)
-    loudest = picture[100:-100].argmax(1)
-    assert abs(loudest - band).max() < 2
-    assert picture[100:-100].max(1).min() > 240  # full scale
-
-
-def test_pictures_do_not_depend_on_how_the_stream_is_cut():
-    signal = make_signal(RATE * 3, RATE)
-    whole = overview([signal], signal.shape[1], RATE)
-    cut = overview(np.array_split(signal, 53, axis=1), signal.shape[1], RATE)
-    assert (whole.peaks == cut.peaks).all()
-    assert (whole.spectrogram == cut.spectrogram).all()
-
-
-@pytest.mark.parametrize("samples", [1, 7, 1201, 50_000])
-def test_short_tracks_have_pictures_too(samples):
-    view = overview([np.full((1, samples), 0.25, np.float32)], samples, RATE)
-    assert (view.peaks == 64).all()
-    assert len(view.peaks) == min(samples, COLUMNS)
-
-
-# --- songs ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Song:
-    """A song of a mixture and two stems, one second, in 24 bit."""
-    stems = [make_signal(RATE, RATE) * 0.5, make_signal(RATE, RATE)[:, ::-1] * 0.25]
-    signals = {"mixture": stems[0] + stems[1], "a": stems[0], "b": stems[1]}
-    for name, signal in signals.items():
-        with AudioWriter(tmp_path / f"{name}.wav", RATE, 2, bit_depth=24) as writer:
-            writer.write(signal)
-    tracks = tuple(Track(name, tmp_path / f"{name}.wav") for name in signals)
-    song = Song("token", tmp_path, "A song", RATE, 2, RATE, tracks)
-    song.draw()
-    return song
-
-
-def test_sound_is_a_piece_of_all_tracks(pair):
-    values = np.frombuffer(pair.pcm(1000, 500), "<i2").reshape(3, 500, 2)
-    for number, name in enumerate(("mixture", "a", "b")):
-        truth = read_all(pair.folder / f"{name}.wav")[:, 1000:1500].T
-        assert np.abs(values[number] / 32768 - truth).max() <= 0.51 / 32768
-    assert len(pair.pcm(RATE - 10, 500)) == 3 * 10 * 2 * 2
-    assert pair.pcm(RATE + 5, 500) == b""
-
-
-def test_the_mix_is_what_is_heard(pair):
-    path = pair.mix({1: 0.5, 2: 2.0})
-    truth = 0.5 * read_all(pair.folder / "a.wav") + 2 * read_all(pair.folder / "b.wav")
-    assert np.abs(read_all(path) - truth).max() < 2**-22
-    with pytest.raises(AudioError, match="unmute"):
-        pair.mix({1: 0.0})
-    with pytest.raises(AudioError):
-        pair.mix({9: 1.0})
-
-
-def test_the_zip_holds_the_stems_under_their_names(pair):
-    with zipfile.ZipFile(pair.archive()) as archive:
-        assert archive.namelist() == ["A song - a.wav", "A song - b.wav"]
-        assert archive.read("A song - a.wav") == (pair.folder / "a.wav").read_bytes()
-
-
-def test_songs_expire_and_their_files_too(tmp_path):
-    library = Library(tmp_path / "songs", keep_seconds=60)
-    with library.new_folder() as folder:
-        pass
-    assert folder.stat().st_mode & 0o077 == 0
-    song = library.add(Song(folder.name, folder, "s", RATE, 2, 1, ()))
-    library.expire()
-    assert library.get(song.token) is song
-    song.used -= 61
-    library.expire()
-    assert not folder.exists()
-    with pytest.raises(AudioError, match="no longer"):
-        library.get(song.token)
-
-
-# --- the service ------------------------------------------------------------------------------
 
 
 def test_an_upload_becomes_a_song_that_sums_to_it(service, song):
@@ -552,68 +329,3 @@ def test_a_taken_port_is_told_in_one_line(cli):
         taken.listen()
         said = cli("app", "--port", taken.getsockname()[1], code=2).stderr
     assert "Choose another --port" in said and said.count("\n") == 1
-
-
-# --- the player's addresses -------------------------------------------------------------------
-
-
-@pytest.fixture
-def client(service, pair):
-    from fastapi import FastAPI
-    from starlette.testclient import TestClient
-
-    from separator.web.routes import add_routes
-
-    app = FastAPI()
-    add_routes(app, service)
-    service.library.add(pair)
-    return TestClient(app)
-
-
-def test_the_player_gets_what_it_needs(client, pair):
-    data = client.get("/stems/token/player.json").json()
-    assert [track["name"] for track in data["tracks"]] == ["mixture", "a", "b"]
-    assert data["samples"] == RATE and len(data["tracks"][1]["peaks"]) == COLUMNS
-    assert "path" not in str(data)
-    sound = client.get("/stems/token/sound?start=5&count=7")
-    assert len(sound.content) == 3 * 7 * 2 * 2
-    assert len(client.get("/stems/token/spectrogram/1").content) == COLUMNS * BANDS
-    stem = client.get("/stems/token/track/1")
-    assert stem.content == (pair.folder / "a.wav").read_bytes()
-    assert "A%20song%20-%20a.wav" in stem.headers["content-disposition"]
-
-
-def test_zips_and_mixes_are_downloaded_and_cleaned_up(client, pair):
-    archive = client.get("/stems.zip?token=token&token=token")
-    with zipfile.ZipFile(io.BytesIO(archive.content)) as file:
-        assert "01 A song/A song - a.wav" in file.namelist()
-    some = client.get("/stems.zip?token=gone&token=token")
-    with zipfile.ZipFile(io.BytesIO(some.content)) as file:
-        assert len(file.namelist()) == 2, "what is left"
-    assert client.get("/stems/token/mix.wav?1=1&2=0.5").content.startswith(b"RIFF")
-    assert not list(pair.folder.glob("mix-*"))
-
-
-@pytest.mark.parametrize(
-    ("address", "status"),
-    [
-        ("/stems/other/player.json", 404),
-        ("/stems/..%2f..%2fetc/player.json", 404),
-        ("/stems/token/track/9", 404),
-        ("/stems/token/track/-1", 404),
-        ("/stems/token/spectrogram/7", 404),
-        ("/stems/token/sound?start=-1&count=5", 422),
-        ("/stems/token/mix.wav?1=loud", 400),
-        ("/stems/token/mix.wav", 400),
-        ("/stems.zip?token=other&token=gone", 404),
-        ("/stems.zip", 404),
-        ("/stems-static/../jobs.py", 404),
-    ],
-)
-def test_wrong_addresses_give_nothing(client, address, status):
-    assert client.get(address).status_code == status
-
-
-def test_the_browser_may_talk_to_this_server_alone(client):
-    policy = client.get("/stems-static/player.js").headers["content-security-policy"]
-    assert "default-src 'self'" in policy and "http" not in policy
