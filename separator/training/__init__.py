@@ -1,1 +1,1 @@
-"""Training: losses and synthetic multitracks."""
+"""Train networks: recipes, data, losses, the loop, export; songs composed for it."""
