@@ -45,7 +45,7 @@ def signals(*shape, seed=0, dtype=torch.float32):
 
 def distance(name, estimate, target):
     parameters = dict(SMALL.get(name, {}))
-    if name == "log_wmse":
+    if name in ("log_wmse", "binary_mask"):
         parameters["mixture"] = target.sum(1)
     return TERMS[name](estimate, target, **parameters)
 
@@ -106,6 +106,22 @@ def test_masked_mse_of_everything_is_mse(unit):
     estimate, target = signals(3, 2, 2, 50)
     whole = masked_mse(estimate, target, quantile=1.0, unit=unit)
     torch.testing.assert_close(whole, mse(estimate, target))
+
+
+@pytest.mark.parametrize("quantile", [0.01, 0.5, 0.95, 1.0])
+def test_masked_mse_leaves_out_what_exceeds_torchs_quantile(quantile):
+    estimate, target = signals(2, 1, 2, 333)
+    error = (estimate - target).square()
+    expected = (error * (error <= torch.quantile(error, quantile))).mean()
+    found = masked_mse(estimate, target, quantile=quantile, unit="sample")
+    torch.testing.assert_close(found, expected)
+
+
+def test_masked_mse_takes_more_samples_than_torchs_quantile():
+    estimate = torch.ones(2, 1, 1, 2**23 + 1)
+    estimate[0] = 3.0
+    found = masked_mse(estimate, torch.zeros(()).expand_as(estimate), quantile=0.4, unit="sample")
+    assert float(found) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_masked_mse_learns_from_a_single_segment():
@@ -228,7 +244,8 @@ def test_multi_resolution_stft_is_that_of_bs_roformer():
 
 def test_binary_mask_of_silence_is_undecided():
     silence = torch.zeros(1, 2, 1, 500)
-    assert float(binary_mask_cross_entropy(silence, silence)) == pytest.approx(math.log(2))
+    loss = binary_mask_cross_entropy(silence, silence, mixture=silence.sum(1))
+    assert float(loss) == pytest.approx(math.log(2))
 
 
 def test_binary_masks_of_stems_without_overlap():
@@ -236,11 +253,22 @@ def test_binary_masks_of_stems_without_overlap():
     stems = torch.stack([torch.sin(2 * math.pi * f * time) for f in (500, 2500)])[None, :, None]
     noise = 0.1 * torch.randn(1, 1, 1, 8000, generator=torch.Generator().manual_seed(0))
     target = stems + torch.cat([noise, torch.zeros_like(noise)], dim=1)  # decides all bins
+    options = {"mixture": target.sum(1), "n_fft": 256, "hop_length": 64}
     right, wrong = (
-        float(binary_mask_cross_entropy(x, target, n_fft=256, hop_length=64))
-        for x in (target, target.flip(1))
+        float(binary_mask_cross_entropy(x, target, **options)) for x in (target, target.flip(1))
     )
     assert right < math.log(2) < wrong
+
+
+def test_the_binary_mask_of_one_stem_is_that_of_a_share_of_the_mixture():
+    target, _ = signals(2, 1, 2, 3000)
+    options = {"mixture": 4.0 * target.sum(1), "eps": 1e-12}  # three quarters are something else
+    shares = torch.tensor([0.1, 0.25, 0.6])
+    found = [binary_mask_cross_entropy(4.0 * x * target, target, **options) for x in shares]
+    torch.testing.assert_close(torch.stack(found), -torch.log(1.0 - shares))
+    options["mixture"] = 1.25 * target.sum(1)
+    found = [binary_mask_cross_entropy(1.25 * x * target, target, **options) for x in shares]
+    torch.testing.assert_close(torch.stack(found), -torch.log(shares))
 
 
 def test_log_wmse_is_minus_the_metric():
@@ -253,6 +281,16 @@ def test_log_wmse_is_minus_the_metric():
     assert float(found) == pytest.approx(float(expected), abs=1e-3)
 
 
+@pytest.mark.parametrize("level", [1e-30, 1e-22, 1e-12])
+def test_log_wmse_is_finite_near_silence(level):
+    noise, target = signals(1, 2, 2, 3000)
+    estimate = noise.requires_grad_()
+    loss = log_wmse(estimate, level * target, mixture=level * target.sum(1))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(estimate.grad).all()
+
+
 def test_log_wmse_is_about_the_same_at_another_rate():
     time = torch.arange(48000) / 48000
     target = torch.sin(2 * math.pi * 1000 * time).expand(1, 1, 1, -1)
@@ -260,7 +298,7 @@ def test_log_wmse_is_about_the_same_at_another_rate():
     assert float(found) == pytest.approx(4 * math.log(0.01), abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["l1", "spectral", "masked_mse", "log_wmse"])
+@pytest.mark.parametrize("name", ["l1", "spectral", "masked_mse", "binary_mask", "log_wmse"])
 def test_unordered_losses_find_the_order(name):
     noise, targets = signals(2, 3, 1, 300)
     ordered = targets + 0.1 * noise
@@ -323,7 +361,6 @@ def test_every_term_can_be_chosen():
         ({"spectrum": 1.0}, "Did you mean 'spectral'"),
         ({"spectral": {"nfft": 1024}}, "Did you mean 'n_fft'"),
         ({"l1": -1.0}, "greater than 0"),
-        ({"binary_mask": 1.0, "unordered": True}, "needs them in order"),
         ({"masked_mse": {"quantile": 2.0}}, "less than or equal to 1"),
     ],
 )

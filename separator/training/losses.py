@@ -7,6 +7,7 @@ The functions are the definitions. `LossOptions` is what a recipe says of them, 
       multi_resolution_stft: {weight: 1.0, hop_length: 147}
 """
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -89,8 +90,15 @@ def masked_mse(
     """
     error = (estimate - target).square().transpose(0, 1)  # (stems, batch, channels, time)
     error = error.mean((2, 3)) if unit == "segment" else error.flatten(1)
-    limit = torch.quantile(error.detach(), quantile, dim=1, keepdim=True)
-    return (error * (error <= limit)).mean()
+    return (error * (error <= _quantile(error.detach(), quantile))).mean()
+
+
+def _quantile(values: Tensor, quantile: float) -> Tensor:
+    """Interpolate along the last axis, like `torch.quantile`, which takes 2^24 values at most."""
+    place = quantile * (values.shape[-1] - 1)
+    low, high = math.floor(place), math.ceil(place)
+    ranked = values.sort(-1).values
+    return torch.lerp(ranked[..., low, None], ranked[..., high, None], place - low)
 
 
 def best_order(distance: Distance, estimates: Tensor, targets: Tensor, *given: Tensor) -> Tensor:
@@ -219,8 +227,6 @@ class LossOptions(Strict):
     def _something(self) -> Self:
         if not self.chosen:
             raise ValueError(f"a loss needs at least one of {', '.join(TERMS)}")
-        if self.unordered and self.binary_mask:
-            raise ValueError("'binary_mask' compares all stems at once and needs them in order")
         return self
 
     @property
@@ -248,10 +254,12 @@ class LossOptions(Strict):
     def _terms(
         self, estimates: Tensor, targets: Tensor, mixture: Tensor, sample_rate: int
     ) -> dict[str, Tensor]:
+        more: dict[str, dict[str, Any]] = {
+            "binary_mask": {"mixture": mixture},
+            "log_wmse": {"mixture": mixture, "sample_rate": sample_rate},
+        }
         results = {}
         for name, term in self.chosen.items():
-            parameters = term.model_dump(exclude={"weight"})
-            if name == "log_wmse":
-                parameters |= {"mixture": mixture, "sample_rate": sample_rate}
+            parameters = {**term.model_dump(exclude={"weight"}), **more.get(name, {})}
             results[name] = term.weight * TERMS[name](estimates, targets, **parameters)
         return results

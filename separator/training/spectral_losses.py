@@ -19,6 +19,7 @@ from separator.training.moduli import mean_modulus
 Norm = Literal["l1", "mse", "rmse"]
 Part = Literal["complex", "magnitude"]
 
+SILENT = 1e-10  # an RMS amplitude that nobody hears
 WINDOWS = (4096, 2048, 1024, 512, 256)  # samples, BS-RoFormer's
 
 
@@ -104,24 +105,30 @@ def binary_mask_cross_entropy(
     estimate: Tensor,
     target: Tensor,
     *,
+    mixture: Tensor,
     n_fft: int = 2048,
     hop_length: int = 512,
     eps: float = 1e-3,
 ) -> Tensor:
     """Return the cross entropy in nats between shares of magnitude and ideal binary masks.
 
-    A stem's ideal mask is one where its target is louder than the other stems' targets together,
-    as in Wang (2005), On ideal binary mask as the computational goal of auditory scene analysis.
-    The probability is the stem's share of the estimates' magnitudes. `eps`, a magnitude (of
-    spectrograms divided by the square root of `n_fft`), is added to each stem, so that silence
-    is undecided: log 2 for two stems.
+    A stem's ideal mask is one where its target is louder than the rest of the mixture, as in Wang
+    (2005), On ideal binary mask as the computational goal of auditory scene analysis. Its
+    probability is the estimate's magnitude over the sum of that and the magnitude of what the
+    estimate leaves of the mixture. `eps`, a magnitude (of spectrograms divided by the square root
+    of `n_fft`), is added to both, so that silence is undecided: log 2.
+
+    Shape:
+        - estimate, target: `(batch, stems, channels, time)`
+        - mixture: `(batch, channels, time)`
     """
-    loud = spectrogram(target, n_fft, hop_length).abs() * n_fft**-0.5
-    ideal = (loud > loud.sum(1, keepdim=True) - loud).to(loud.dtype)
-    magnitude = spectrogram(estimate, n_fft, hop_length).abs() * n_fft**-0.5 + eps
-    share = magnitude / magnitude.sum(1, keepdim=True)
-    with torch.autocast(share.device.type, enabled=False):
-        return F.binary_cross_entropy(share, ideal)
+    whole, found, wanted = (
+        spectrogram(signal, n_fft, hop_length) * n_fft**-0.5
+        for signal in (mixture[:, None], estimate, target)
+    )
+    ideal = wanted.abs() > (whole - wanted).abs()
+    odds = (found.abs() + eps).log() - ((whole - found).abs() + eps).log()
+    return F.binary_cross_entropy_with_logits(odds, ideal.to(odds.dtype))
 
 
 def log_wmse(
@@ -131,7 +138,7 @@ def log_wmse(
 
     The metric of `separator.evaluation.log_wmse` with a gradient: the error of each channel, as
     loud as an ear hears it, relative to the mixture. Stems that are silent count like others. A
-    channel in which the mixture is silent has no error.
+    channel in which the mixture is silent, or 200 dB below full scale, has no error.
 
     Shape:
         - estimate, target: `(batch, stems, channels, time)`
@@ -140,7 +147,7 @@ def log_wmse(
     loudness = _audible(mixture.detach(), sample_rate).square().mean(-1).sqrt()[:, None]
     error = _audible(estimate - target, sample_rate)  # (batch, stems, channels, time)
     error = error * (error.detach().abs() >= INAUDIBLE * loudness[..., None])
-    sounds = loudness > 0
+    sounds = loudness > SILENT  # its square divides
     square = error.square().mean(-1) / torch.where(sounds, loudness, 1.0).square()
     return 4.0 * torch.log(torch.where(sounds, square, 0.0) + 1e-8).mean()
 
