@@ -69,7 +69,9 @@ def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False)
+        errors = error.errors(include_url=False)
+        # a key that is missing may only be misspelt
+        first, *others = sorted(errors, key=lambda each: each["type"] == "missing")
         more = f" ({len(others)} more like it)" if others else ""
         raise ConfigError(f"{where}: {_describe(model, first)}{more}") from None
 
@@ -86,7 +88,11 @@ def _describe(model: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "value_error":  # our own validators say what was given
         message = error["msg"].removeprefix("Value error, ")
         return f"'{field}': {message}." if field else f"{message}."
-    message = error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] in ("model_type", "dict_type"):
+        keys = ", ".join(_owner(model, (*location, "")).model_fields)
+        known = f" with keys among {keys}" if error["type"] == "model_type" else ""
+        return f"'{field}': input should be a mapping{known}, got {error['input']!r:.80}."
+    message = (error["msg"][0].lower() + error["msg"][1:]).replace("tuple", "list")
     return f"'{field}': {message}, got {error['input']!r:.80}."
 
 
