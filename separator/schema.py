@@ -90,8 +90,8 @@ def _describe(model: type[BaseModel], error: ErrorDetails) -> str:
         return f"'{field}': {message}." if field else f"{message}."
     if error["type"] in ("model_type", "dict_type"):
         keys = ", ".join(_owner(model, (*location, "")).model_fields)
-        known = f" with keys among {keys}" if error["type"] == "model_type" else ""
-        return f"'{field}': input should be a mapping{known}, got {error['input']!r:.80}."
+        those = f" with keys among {keys}" if error["type"] == "model_type" else ""
+        return f"'{field}': input should be a mapping{those}, got {error['input']!r:.80}."
     message = (error["msg"][0].lower() + error["msg"][1:]).replace("tuple", "list")
     return f"'{field}': {message}, got {error['input']!r:.80}."
 
