@@ -104,6 +104,15 @@ def test_a_recipe_that_starts_from_a_model_takes_its_network():
     assert (recipe.network, recipe.parameters) == (card.network, card.parameters)
     assert (recipe.stems, recipe.sample_rate) == (card.stems, card.sample_rate)
     assert load_recipe("finetune", ["stems=[a]"]).stems == ("a",)
+    changed = load_recipe("finetune", ["parameters.ff_dropout=0.1"])
+    assert changed.parameters == {**card.parameters, "ff_dropout": 0.1}
+    other = load_recipe("finetune", ["network=open_unmix", "parameters.n_fft=1024"])
+    assert other.parameters == {"n_fft": 1024}
+
+
+def test_a_model_that_holds_no_weights_is_refused():
+    with pytest.raises(ConfigError, match=r"'mdx_onnx' has no weights that .* than"):
+        analyse(load_recipe("finetune", ["start=mdx-net-1-9703"]))
 
 
 def test_pocket_is_the_bundled_model():

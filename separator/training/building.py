@@ -25,15 +25,22 @@ def bare_network(recipe: Recipe) -> nn.Module:
 
     Raises:
         ModelError: there is no network of this name.
-        ConfigError: a hyper-parameter is unknown, missing or has an impossible value.
+        ConfigError: a hyper-parameter is unknown, missing or has an impossible value, or there is
+            nothing to train.
     """
-    return build_network(
+    network = build_network(
         recipe.network,
         stems=recipe.stems,
         sample_rate=recipe.sample_rate,
         channels=recipe.channels,
         **recipe.parameters,
     )
+    if next(network.parameters(), None) is None:
+        raise ConfigError(
+            f"'{recipe.network}' has no weights that can be trained; choose another network"
+            f"{f', or start from another model than {recipe.start!r}' if recipe.start else ''}."
+        )
+    return network
 
 
 def initial_network(recipe: Recipe, *, fresh: bool = True) -> nn.Module:

@@ -280,7 +280,11 @@ def resolve(data: dict[str, Any], where: str) -> Recipe:
     """
     start = data.get("start")
     if isinstance(start, str):
-        data = {**_network_of(start, where), **data}
+        card = _network_of(start, where)
+        parameters = data.get("parameters", {})
+        if data.get("network", card["network"]) == card["network"] and isinstance(parameters, dict):
+            data = {**data, "parameters": {**card["parameters"], **parameters}}
+        data = {**card, **data}
     return validate(Recipe, data, where)
 
 
