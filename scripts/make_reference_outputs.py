@@ -49,7 +49,12 @@ def roformer(parameters: dict[str, Any]) -> nn.Module:
 
 
 def scnet(parameters: dict[str, Any]) -> nn.Module:
-    from pymss_core.modules.scnet import SCNet  # pymss-core 0.1.14
+    parameters = dict(parameters)
+    if parameters.pop("mask_hidden", 0):
+        # A checkout of Music-Source-Separation-Training, a8a8622, on the PYTHONPATH
+        from models.scnet.scnet_masked import SCNet
+    else:
+        from pymss_core.modules.scnet import SCNet  # pymss-core 0.1.14
 
     names = {
         "stems": "sources",

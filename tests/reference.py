@@ -91,6 +91,21 @@ CASES = {
             "dual_path_layers": 2,
         },
     ),
+    "scnet_masked": Case(
+        "scnet",
+        {
+            "stems": ["drums", "vocals"],
+            "dims": [4, 8, 12],
+            "n_fft": 512,
+            "hop_length": 128,
+            "band_ratios": [0.23, 0.37, 0.4],
+            "band_kernels": [3, 4, 8],
+            "band_strides": [1, 4, 8],
+            "conv_depths": [2, 1, 1],
+            "dual_path_layers": 2,
+            "mask_hidden": 64,
+        },
+    ),
     "tfc_tdf": Case(
         "tfc_tdf",
         {

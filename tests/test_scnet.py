@@ -19,8 +19,9 @@ XL = {"dims": [4, 64, 128, 256], "band_ratios": [0.23, 0.37, 0.4], "dual_path_la
 IHF = {**XL, "band_kernels": [3, 4, 4], "band_strides": [1, 4, 4], "conv_depths": [3, 3, 3]}
 
 
-def test_agrees_with_the_reference_implementation():
-    assert reference.relative_error("scnet") < 1e-5
+@pytest.mark.parametrize("case", ["scnet", "scnet_masked"])
+def test_agrees_with_the_reference_implementation(case):
+    assert reference.relative_error(case) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,7 @@ def test_has_the_keys_and_shapes_of_the_public_checkpoints(parameters, expected)
 
 def test_infers_its_hyperparameters_from_a_state_dict():
     parameters = {**IHF, "stems": STEMS, "compress": 2, "expand": 2, "conv_kernel": 5}
+    parameters |= {"mask_hidden": 64}
     with torch.device("meta"):
         state = build_network("scnet", **parameters).state_dict()
     inferred = infer_hyperparameters(state)
@@ -93,6 +95,16 @@ def test_gated_convolutions_keep_frequencies_apart():
     assert (difference > 0).tolist() == [False, True, False]
 
 
+def test_masks_leave_silence_silent():
+    network = reference.network("scnet_masked")
+    mixture = reference.mixture(6000)
+    mixture[..., 2000:] = 0
+    with torch.inference_mode():
+        estimates = network(mixture)
+    assert estimates[..., :2000].abs().max() > 0.01
+    assert estimates[..., 2600:].abs().max() < 1e-6
+
+
 def test_frames_are_even_and_padding_costs_nothing():
     network = reference.network("scnet")
     lengths = range(1, 2000, 13)
@@ -100,7 +112,8 @@ def test_frames_are_even_and_padding_costs_nothing():
     assert network.padded(6000) == 47 * 128  # 6000 samples fill 46.9 hops
 
 
-def test_computes_only_the_stems_asked_for():
-    network, mixture = reference.network("scnet"), reference.mixture(3000)
+@pytest.mark.parametrize("case", ["scnet", "scnet_masked"])
+def test_computes_only_the_stems_asked_for(case):
+    network, mixture = reference.network(case), reference.mixture(3000)
     with torch.inference_mode():
         torch.testing.assert_close(network(mixture, stems=[1]), network(mixture)[:, 1:])

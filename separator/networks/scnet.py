@@ -9,7 +9,8 @@ freq, frames)` with the channels last in memory: convolutions are fastest so, an
 layers read the same memory as sequences of feature vectors.
 
 Parameter names and numbers are those of the authors' checkpoints (Music-Source-Separation-Training
-shares them). The STFT has a rectangular window.
+shares them). The STFT has a rectangular window. That program's masked variant has a Hann window,
+tells the encoder each bin's place, and turns what the decoder gives into masks of the mixture.
 
 Reference: Tong et al., "SCNet: sparse compression network for music source separation", 2024,
 arXiv 2401.13276.
@@ -25,10 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import as_channels, from_channels
+from separator.masks import apply_mask, as_channels, from_channels
 from separator.networks.layers import hide_prefix
 from separator.networks.states import State, numbered
 from separator.stft import STFT
+
+MASK = "mask_layer.0.bias"
 
 
 class Band(NamedTuple):
@@ -244,6 +247,24 @@ class SeparationNet(nn.Module):
         return x
 
 
+class MaskHead(nn.Sequential):
+    """Turn what the decoder gives into masks, real and imaginary parts within +-1."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, hidden, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(hidden, channels, 1),
+            nn.Tanh(),
+        )
+
+    def forward(self, x: Tensor, outputs: Tensor | None = None) -> Tensor:
+        """Return the output channels with the given indices (all by default)."""
+        first, gelu, last, tanh = self
+        chosen = slice(None) if outputs is None else outputs
+        return tanh(F.conv2d(gelu(first(x)), last.weight[chosen], last.bias[chosen]))
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Return `(batch, channels, freq, frames)` with its channels last in memory."""
     return x.contiguous(memory_format=torch.channels_last)
@@ -262,7 +283,7 @@ def from_time_spectrum(x: Tensor) -> Tensor:
 
 
 class SCNetCore(nn.Module):
-    """Map the spectrogram of the mixture to those of the stems, both as real channels.
+    """Map the spectrogram of the mixture to those of the stems (or masks), as real channels.
 
     Shape:
         - input: `(batch, dims[0], freq, frames)`, an even number of frames
@@ -283,9 +304,14 @@ class SCNetCore(nn.Module):
         conv_kernel: int,
         layers: int,
         expand: int,
+        mask_hidden: int,
     ) -> None:
         super().__init__()
         self.dims = tuple(dims)
+        if mask_hidden:
+            self.pos_embed_f = nn.Parameter(0.02 * torch.randn(1, dims[0], bins, 1))
+            self.mask_layer = MaskHead(stems * dims[0], mask_hidden)
+        self.masked = mask_hidden > 0
         self.encoder = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level, (outer, inner) in enumerate(pairwise(dims)):
@@ -305,8 +331,9 @@ class SCNetCore(nn.Module):
         self.separation_net = SeparationNet(dims[-1], expand=expand, layers=layers)
 
     def forward(self, x: Tensor, stems: Sequence[int] | None = None) -> Tensor:
-        """Return the spectrograms of the chosen stems (all by default)."""
-        x = channels_last(x.to(next(self.parameters()).dtype))
+        """Return the spectrograms, or masks, of the chosen stems (all by default)."""
+        x = x.to(next(self.parameters()).dtype)
+        x = channels_last(x + self.pos_embed_f if self.masked else x)
         skips = []
         for block in self.encoder:
             x, skip = block(x)
@@ -319,8 +346,8 @@ class SCNetCore(nn.Module):
         for block in self.decoder:
             fusion, expand = block.children()
             x = fusion(x, skips.pop())
-            x = expand(x, None if skips else heads)
-        return x
+            x = expand(x, None if skips or self.masked else heads)
+        return self.mask_layer(x, heads) if self.masked else x
 
 
 class SCNet(nn.Module):
@@ -335,6 +362,8 @@ class SCNet(nn.Module):
         compress: factor between the channels and those inside the gated convolutions.
         dual_path_layers: number of dual-path blocks; even.
         expand: factor between the channels and the LSTM's.
+        mask_hidden: channels inside the layers of the masked variant that make masks; 0 for the
+            other one, which predicts the spectrograms themselves.
 
     Shape:
         - mixture: `(batch, channels, time)`
@@ -364,6 +393,7 @@ class SCNet(nn.Module):
         conv_kernel: int = 3,
         dual_path_layers: int = 6,
         expand: int = 1,
+        mask_hidden: int = 0,
     ) -> None:
         super().__init__()
         if dual_path_layers % 2 or dims[0] != 2 * channels:
@@ -374,7 +404,8 @@ class SCNet(nn.Module):
         self.stems = tuple(stems)
         self.sample_rate = sample_rate
         self.channels = channels
-        self.stft = STFT(n_fft, hop_length, win_length, window=None, normalized=normalized)
+        window = "hann" if mask_hidden else None
+        self.stft = STFT(n_fft, hop_length, win_length, window=window, normalized=normalized)
         self.core = SCNetCore(
             self.stft.bins,
             stems=len(self.stems),
@@ -387,6 +418,7 @@ class SCNet(nn.Module):
             conv_kernel=conv_kernel,
             layers=dual_path_layers,
             expand=expand,
+            mask_hidden=mask_hidden,
         )
         hide_prefix(self, "core")
 
@@ -394,8 +426,10 @@ class SCNet(nn.Module):
         """Return the estimates of the chosen stems (indices; all by default)."""
         length = mixture.shape[-1]
         spectrogram = self.stft(F.pad(mixture, (0, self.padded(length) - length)))
-        parts = self.core(as_channels(spectrogram), stems)
-        return self.stft.inverse(from_channels(parts, self.channels), length)
+        parts = from_channels(self.core(as_channels(spectrogram), stems), self.channels)
+        if self.core.masked:
+            parts = apply_mask(parts, spectrogram)
+        return self.stft.inverse(parts, length)
 
     def padded(self, length: int) -> int:
         """Return the next number of hops, and an odd one: the frames, one more, are even."""
@@ -427,4 +461,4 @@ def infer_hyperparameters(state: State) -> dict[str, Any]:
         "dual_path_layers": numbered(state, "separation_net.dp_modules."),
         "expand": state["separation_net.dp_modules.0.lstm_layers.0.weight_hh_l0"].shape[1]
         // dims[-1],
-    }
+    } | ({"mask_hidden": len(state[MASK])} if MASK in state else {})
