@@ -29,7 +29,7 @@ from separator.errors import ConfigError
 from separator.masks import apply_mask, as_channels, from_channels
 from separator.networks.layers import hide_prefix
 from separator.networks.states import State, numbered
-from separator.stft import STFT
+from separator.stft import STFT, Window
 
 MASK = "mask_layer.0.bias"
 
@@ -247,22 +247,14 @@ class SeparationNet(nn.Module):
         return x
 
 
-class MaskHead(nn.Sequential):
-    """Turn what the decoder gives into masks, real and imaginary parts within +-1."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__(
-            nn.Conv2d(channels, hidden, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(hidden, channels, 1),
-            nn.Tanh(),
-        )
-
-    def forward(self, x: Tensor, outputs: Tensor | None = None) -> Tensor:
-        """Return the output channels with the given indices (all by default)."""
-        first, gelu, last, tanh = self
-        chosen = slice(None) if outputs is None else outputs
-        return tanh(F.conv2d(gelu(first(x)), last.weight[chosen], last.bias[chosen]))
+def mask_head(channels: int, hidden: int) -> nn.Sequential:
+    """Return layers that make masks, real and imaginary parts within +-1."""
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(hidden, channels, 1),
+        nn.Tanh(),
+    )
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -310,7 +302,7 @@ class SCNetCore(nn.Module):
         self.dims = tuple(dims)
         if mask_hidden:
             self.pos_embed_f = nn.Parameter(0.02 * torch.randn(1, dims[0], bins, 1))
-            self.mask_layer = MaskHead(stems * dims[0], mask_hidden)
+            self.mask_layer = mask_head(stems * dims[0], mask_hidden)
         self.masked = mask_hidden > 0
         self.encoder = nn.ModuleList()
         self.decoder = nn.ModuleList()
@@ -347,7 +339,10 @@ class SCNetCore(nn.Module):
             fusion, expand = block.children()
             x = fusion(x, skips.pop())
             x = expand(x, None if skips or self.masked else heads)
-        return self.mask_layer(x, heads) if self.masked else x
+        if not self.masked:
+            return x
+        masks: Tensor = self.mask_layer(x)
+        return masks if heads is None else masks[:, heads]
 
 
 class SCNet(nn.Module):
@@ -404,7 +399,7 @@ class SCNet(nn.Module):
         self.stems = tuple(stems)
         self.sample_rate = sample_rate
         self.channels = channels
-        window = "hann" if mask_hidden else None
+        window: Window = "hann" if mask_hidden else None
         self.stft = STFT(n_fft, hop_length, win_length, window=window, normalized=normalized)
         self.core = SCNetCore(
             self.stft.bins,
