@@ -86,6 +86,17 @@ def test_a_folder_that_is_not_there(root):
         open_dataset(root / "file.wav")
 
 
+def no_permission(path: Path) -> None:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_a_folder_that_may_not_be_looked_into(root, monkeypatch):
+    write_song(root / "train" / "song")
+    monkeypatch.setattr(Path, "iterdir", no_permission)
+    with pytest.raises(ConfigError, match=r"Can't look into '.*data': Permission denied\. Mend"):
+        open_dataset(root)
+
+
 def rename(folder: Path) -> None:
     (folder / "vocals.wav").rename(folder / "vocal.wav")
 

@@ -53,7 +53,9 @@ def test_a_faulty_data_set_is_shown_as_a_table(cli, song, monkeypatch):
     result = cli("train", "--config", "small.yaml", code=2)
     assert "no stem 'other'" in result.stdout
     assert "1 of 2 songs" in result.stderr
-    cli("train", "--config", "small.yaml", "--allow-partial")
+    result = cli("train", "--config", "small.yaml", "--allow-partial")
+    assert result.stdout == "runs/small\n"
+    assert "left out: 1: no stem 'other'; expected: vocals, other" in result.stderr
     assert saved_recipe(Path("runs/small/last.ckpt")).allow_partial
 
 

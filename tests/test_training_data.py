@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from training_runs import TINY
 from training_songs import RATE, STEMS, folder_options, plan_of, stream, write_songs
 
 from separator.datasets import DatasetError, Track, open_dataset
@@ -26,7 +27,9 @@ from separator.training.mixing import (
     mix,
     recording,
 )
+from separator.training.recipe import resolve
 from separator.training.sources import MixedSongs, Synthetic, SyntheticSongs
+from separator.training.validation import validation_tracks
 
 WINDOW = 6 * RATE
 
@@ -247,11 +250,11 @@ def test_changed_files_are_decoded_again(tmp_path):
     folder = write_songs(tmp_path / "songs", songs=1)
     dataset = open_dataset(folder, split="train", stems=STEMS)
     cache = Cache(tmp_path / "cache", RATE, 2)
-    (before,) = cache.songs(dataset.tracks, STEMS)
+    (before,), _ = cache.songs(dataset.tracks, STEMS)
     audio = np.full((9 * RATE, 2), 1000, np.int16)
     for name in (*STEMS, "mixture"):
         soundfile.write(folder / "train" / "song 0" / f"{name}.wav", audio, RATE, "PCM_16")
-    (after,) = cache.songs(open_dataset(folder, split="train", stems=STEMS).tracks, STEMS)
+    (after,), _ = cache.songs(open_dataset(folder, split="train", stems=STEMS).tracks, STEMS)
     assert before["bass"].path != after["bass"].path
     assert after["bass"].frames == 9 * RATE
 
@@ -261,7 +264,7 @@ def test_a_silent_stem_takes_no_place(tmp_path):
     silence = np.zeros((8 * RATE, 2), np.int16)
     soundfile.write(folder / "train" / "song 0" / "bass.wav", silence, RATE, "PCM_16")
     cache = Cache(tmp_path / "cache", RATE, 2)
-    (song,) = cache.songs(open_dataset(folder, split="train", stems=STEMS).tracks, STEMS)
+    (song,), _ = cache.songs(open_dataset(folder, split="train", stems=STEMS).tracks, STEMS)
     assert sorted(song) == ["drums", "other", "vocals"]
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
 
@@ -307,6 +310,73 @@ def test_songs_with_problems_are_left_out_only_when_asked(tmp_path):
     assert {problem.track for problem in caught.value.problems} == {"song 1"}
     plan = plan_of(stems=STEMS, channels=2)
     assert len(folder_library(options, plan, allow_partial=True).songs) == 2
+
+
+def not_a_number(path):
+    audio, rate = soundfile.read(path, dtype="float32")
+    audio[RATE] = np.nan
+    soundfile.write(path, audio, rate, "FLOAT")
+
+
+def garbled(path):
+    audio, rate = soundfile.read(path)
+    path.unlink()
+    path = path.with_suffix(".flac")
+    soundfile.write(path, audio, rate, "PCM_16")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 1000] = bytes(1000)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("spoil", [not_a_number, garbled])
+def test_songs_that_fail_in_their_middle_are_problems_like_others(tmp_path, spoil):
+    folder = write_songs(tmp_path / "songs")
+    spoil(folder / "train" / "song 1" / "bass.wav")
+    (folder / "train" / "song 2" / "mixture.wav").unlink()  # a warning
+    options, told = folder_options(folder), []
+    with pytest.raises(DatasetError, match=r"1 of 3 songs .*'song 1'.*bass.*allow-partial") as e:
+        stream(options, tell=told.extend)
+    assert {problem.track for problem in e.value.problems} == {"song 1", "song 2"}
+    assert told == []
+    batches = stream(options, allow_partial=True, tell=told.extend)
+    assert len(batches.source.library.songs) == 2
+    assert {problem.track: problem.severity for problem in told} == {
+        "song 1": "error",
+        "song 2": "warning",
+    }
+    for name in ("song 0", "song 2"):
+        spoil(folder / "train" / name / "bass.wav")
+    with pytest.raises(DatasetError, match=r"3 of 3 songs .* No song is left"):
+        stream(options, allow_partial=True)
+
+
+# --- songs to validate on
+
+
+def validation_of(folder, **changes):
+    validation = {"folder": {"path": str(folder), "split": "train"}, **changes.pop("options", {})}
+    usual = {"sample_rate": RATE, "stems": ["drums", "vocals"], "validation": validation}
+    told = []
+    return validation_tracks(resolve({**TINY, **usual, **changes}, "x"), told.extend), told
+
+
+def test_a_song_that_would_end_a_validation_is_refused_before_the_run(tmp_path):
+    folder = write_songs(tmp_path / "songs")
+    not_a_number(folder / "train" / "song 1" / "vocals.wav")
+    with pytest.raises(DatasetError, match=r"1 of 3 songs .*'song 1'.* NaN .*allow-partial"):
+        validation_of(folder)
+    tracks, told = validation_of(folder, allow_partial=True)
+    assert [track.name for track in tracks] == ["song 0", "song 2"]
+    assert [problem.track for problem in told] == ["song 1"]
+    tracks, _ = validation_of(folder, options={"tracks": 1})
+    assert [track.name for track in tracks] == ["song 0"]
+
+
+@pytest.mark.parametrize("change", [{"sample_rate": 2 * RATE}, {"channels": 1}])
+def test_songs_to_validate_on_are_like_the_network(tmp_path, change):
+    folder = write_songs(tmp_path / "songs", songs=1)
+    with pytest.raises(ConfigError, match=r"'song 0' has 1000 Hz and 2 channel.*the network"):
+        validation_of(folder, **change)
 
 
 # --- songs made on the fly

@@ -67,7 +67,7 @@ def noise(monkeypatch, one_thread):
 def validation(monkeypatch):
     """Options of a recipe that validates every other step, on two songs of noise."""
 
-    def tracks(recipe):
+    def tracks(recipe, tell=None):
         return [track(recipe.stems, recipe.channels, seed) for seed in range(2)]
 
     monkeypatch.setattr(task_module, "validation_tracks", tracks)

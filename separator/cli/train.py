@@ -157,7 +157,12 @@ def _prune(recipe: "Recipe", folder: Path, ratio: float) -> "Result":
 
 
 def _tell(report: "Report") -> None:
-    """Print one line about how the run goes."""
+    """Print one line about how the run goes, or about each song that something is wrong with."""
+    for problem in report.problems:
+        what = "warning" if problem.severity == "warning" else "left out"
+        message(f"{what}: {problem.track}: {problem.text}")
+    if report.problems:
+        return
     place = f"step {report.step}/{report.steps}"
     if "loss" in report.metrics:
         message(

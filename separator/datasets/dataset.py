@@ -20,11 +20,11 @@ from typing import Any
 from separator.datasets import scan
 from separator.datasets.index import Facts, Index, index_path
 from separator.datasets.layouts import FOUR_STEMS, KINDS, find_kind
-from separator.datasets.problems import DatasetError, Problem
+from separator.datasets.problems import DatasetError, Problem, unreadable
 from separator.datasets.songs import Place, Song
 from separator.datasets.splits import SPLITS, is_wanted, parse_split, split_of
 from separator.datasets.tracks import MIXTURE, LoadedAudio, Track
-from separator.errors import AudioError
+from separator.errors import AudioError, ConfigError
 
 # Above these residuals (dB) the stems of a song don't make up its mixture: 16-bit rounding of a
 # quiet song lies below the first, the errors of AAC at 256 kb/s below the second.
@@ -63,6 +63,12 @@ class Dataset:
         """The problems of songs that are left out."""
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
+    def without(self, errors: Sequence[Problem]) -> Dataset:
+        """Return the data set as if the scan had found these errors, too."""
+        bad = {error.track for error in errors}
+        tracks = tuple(track for track in self.tracks if track.name not in bad)
+        return replace(self, tracks=tracks, problems=(*self.problems, *errors))
+
 
 def open_dataset(
     path: str | Path,
@@ -91,9 +97,19 @@ def open_dataset(
 
     Raises:
         DatasetError: Songs have errors (see its `problems`), or the split is empty.
-        ConfigError: The folder, kind, split or a stem isn't there.
+        ConfigError: The folder, kind, split or a stem isn't there, or can't be looked into.
     """
     dataset = scan_dataset(path, kind, split, stems, check_sum=check_sum, limit=limit, index=index)
+    check_usable(dataset, path, allow_partial)
+    return dataset
+
+
+def check_usable(dataset: Dataset, path: str | Path, allow_partial: bool) -> None:
+    """Refuse a data set of which songs have errors, unless that is allowed and some are left.
+
+    Raises:
+        DatasetError: see its `problems`.
+    """
     bad = list(dict.fromkeys(problem.track for problem in dataset.errors))
     if bad and not (allow_partial and dataset.tracks):
         ending = (
@@ -106,7 +122,6 @@ def open_dataset(
             f"{dataset.errors[0]} {ending}",
             dataset.problems,
         )
-    return dataset
 
 
 def scan_dataset(
@@ -124,9 +139,15 @@ def scan_dataset(
     Arguments and errors are those of `open_dataset`, but songs may have errors.
     """
     root = Path(path).expanduser()
-    kind = find_kind(root, kind)
+    try:
+        kind = find_kind(root, kind)
+        songs, has_splits = _songs(root, kind, split)
+    except OSError as error:
+        raise ConfigError(
+            f"Can't look into '{error.filename or root}': {error.strerror or error}. Mend that, or "
+            "move it out of the data set."
+        ) from error
     layout = KINDS[kind]
-    songs, has_splits = _songs(root, kind, split)
     selection = scan.select(layout, songs, stems)
     songs = songs[:limit]
     known = Index(index or index_path(root), root)
@@ -265,8 +286,7 @@ def _sums_up(
     try:
         level = known.residual(places, partial(scan.residual_db, song, facts, selection))
     except AudioError as error:
-        what, advice = str(error).rstrip("."), "Fetch the song again, or leave it out."
-        return [Problem(song.name, what, "a whole audio file", advice)]
+        return [unreadable(song.name, str(error))]
     lossless = all(facts[place].lossless for place in places)
     limit = _LOSSLESS_RESIDUAL_DB if lossless else _LOSSY_RESIDUAL_DB
     if level <= limit:

@@ -43,6 +43,12 @@ class Problem:
         return f"'{self.track}': {self.text}"
 
 
+def unreadable(track: str, error: str) -> Problem:
+    """Return the problem of a song of which a file can't be decoded, for what `error` says."""
+    advice = "Fetch the song again, or leave it out."
+    return Problem(track, error.rstrip("."), "a whole audio file", advice)
+
+
 class DatasetError(ConfigError):
     """Raise when songs of a data set can't be used and that wasn't allowed.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from separator.datasets.index import Facts
 from separator.datasets.layouts import Layout
-from separator.datasets.problems import Problem
+from separator.datasets.problems import Problem, unreadable
 from separator.datasets.songs import Place, Song
 from separator.datasets.tracks import MIXTURE, AudioFile, Track
 from separator.errors import ConfigError, nearest
@@ -124,8 +124,7 @@ def damaged(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> I
     for place in used_places(song, selection):
         fact = facts[place]
         if fact.error:
-            advice = "Fetch the song again, or leave it out."
-            yield Problem(song.name, fact.error.rstrip("."), "a whole audio file", advice)
+            yield unreadable(song.name, fact.error)
         elif streams not in (1, fact.streams):
             what = f"{place.path.name} has {fact.streams} audio streams"
             yield Problem(song.name, what, f"{streams}", "Fetch it again, or convert it.")

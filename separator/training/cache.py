@@ -23,7 +23,8 @@ from filelock import FileLock
 from separator.audio import resampled
 from separator.audio.tempfiles import remove_stale, temporary_path
 from separator.datasets import AudioFile, Track
-from separator.errors import ConfigError
+from separator.datasets.problems import Problem, unreadable
+from separator.errors import AudioError, ConfigError
 from separator.training.mixing import Audio, chunk_levels
 
 SampleType = Literal["int16", "float16"]
@@ -64,11 +65,14 @@ class Cache:
     channels: int
     sample_type: SampleType = "int16"
 
-    def songs(self, tracks: Sequence[Track], stems: Sequence[str]) -> list[dict[str, Stored]]:
+    def songs(
+        self, tracks: Sequence[Track], stems: Sequence[str]
+    ) -> tuple[list[dict[str, Stored]], list[Problem]]:
         """Return those stems of every track that sound, decoded now unless they were before.
 
+        And what is wrong with the tracks that are missing because they can't be decoded.
+
         Raises:
-            AudioError: A file can't be decoded.
             ConfigError: A track's channels can't be made those of the cache, or the folder can't be
                 written to.
         """
@@ -80,20 +84,37 @@ class Cache:
                 "or choose another folder with 'data.cache'."
             ) from error
 
-    def _songs(self, tracks: Sequence[Track], stems: Sequence[str]) -> list[dict[str, Stored]]:
+    def _songs(
+        self, tracks: Sequence[Track], stems: Sequence[str]
+    ) -> tuple[list[dict[str, Stored]], list[Problem]]:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_stale(self.folder)
         jobs = [(track, stem) for track in tracks for stem in stems if stem in track.stems]
         songs: dict[str, dict[str, Stored]] = {track.name: {} for track in tracks}
+        problems = []
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            stored = pool.map(lambda job: self.stem(*job), jobs)
+            stored = pool.map(lambda job: self._stem_or_problem(*job), jobs)
             for (track, stem), found in zip(jobs, stored, strict=True):
-                if found.frames:
+                if isinstance(found, Problem):
+                    problems.append(found)
+                    songs.pop(track.name, None)
+                elif found.frames and track.name in songs:
                     songs[track.name][stem] = found
-        return list(songs.values())
+        return list(songs.values()), problems
+
+    def _stem_or_problem(self, track: Track, stem: str) -> Stored | Problem:
+        try:
+            return self.stem(track, stem)
+        except AudioError as error:
+            return unreadable(track.name, str(error))
 
     def stem(self, track: Track, stem: str) -> Stored:
-        """Return one stem; a silent one has no frames and no file."""
+        """Return one stem; a silent one has no frames and no file.
+
+        Raises:
+            AudioError: A file can't be decoded.
+            ConfigError: The track's channels can't be made those of the cache.
+        """
         key = self._key(track, stem)
         described = self.folder / f"{key}.json"
         if not described.exists():

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from separator.datasets import Problem
 from separator.errors import SeparatorError
 from separator.stft import STFT
 from separator.training.sharding import gathered
@@ -130,6 +131,7 @@ class Report:
         metrics: means since the last report, or scores after a validation; "loss" and "sdr/..."
         speed: audio-seconds per second, of all processes; 0 after a validation.
         waiting: share of the time in which the network waited for data.
+        problems: before the first step, what is wrong with songs of the data.
     """
 
     step: int
@@ -137,11 +139,14 @@ class Report:
     metrics: dict[str, float]
     speed: float = 0.0
     waiting: float = 0.0
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass
 class Reporter(Callback):
     """Call `report` every so many updates, and after validations, in the first process.
+
+    And before the first update, if something is wrong with the data that is allowed.
 
     Speed and waiting go into the log, too.
     """
@@ -155,7 +160,12 @@ class Reporter(Callback):
     _audio: float = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Tell of the data, and start the clock."""
+        assert isinstance(pl_module, Task)
+        if problems := tuple(pl_module.problems):
+            self._tell(
+                trainer, Report(trainer.global_step, trainer.max_steps, {}, problems=problems)
+            )
         self._restart()
 
     def _restart(self) -> None:

@@ -13,7 +13,7 @@ on from a number.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from separator.datasets import open_dataset
+from separator.datasets import Problem, check_usable, open_dataset
 from separator.schema import FROM_LIST, Count, Positive, Strict
 from separator.training.bank import Banked, BankedSamples
 from separator.training.batches import Batches, Source
@@ -35,6 +35,7 @@ from separator.zoo import cache_dir
 __all__ = ["Batches", "DataOptions", "Folder", "build_data"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Tell = Callable[[Sequence[Problem]], None]
 
 
 class Folder(Strict):
@@ -108,6 +109,7 @@ def build_data(
     stretch: float = 1.0,
     device: torch.device | str = "cpu",
     allow_partial: bool = False,
+    tell: Tell | None = None,
 ) -> Batches:
     """Return the stream of one process's batches of targets, `(batch, stems, channels, time)`.
 
@@ -123,10 +125,10 @@ def build_data(
             them up; see `AugmentationOptions.stretch`.
         device: Where a bank and a studio make their batches; other sources make them on the CPU.
         allow_partial: Whether to train on the songs without problems if others have some.
+        tell: Called with what is wrong with songs, where that doesn't end it.
 
     Raises:
         ConfigError: A stem never sounds, a folder has problems, or a bank doesn't fit.
-        AudioError: A file can't be decoded.
     """
     plan = Plan(
         stems=tuple(stems),
@@ -141,26 +143,29 @@ def build_data(
         world_size=world_size,
         seed=seed,
     )
-    source = _source(options, plan, torch.device(device), allow_partial)
+    source = _source(options, plan, torch.device(device), allow_partial, tell)
     return Batches(source, options.steps_per_epoch, 0 if options.on_device else options.workers)
 
 
-def _source(options: DataOptions, plan: Plan, device: torch.device, allow_partial: bool) -> Source:
+def _source(
+    options: DataOptions, plan: Plan, device: torch.device, allow_partial: bool, tell: Tell | None
+) -> Source:
     if options.bank:
         return BankedSamples(options.bank, plan, device)
     if options.studio:
         return StudioSongs(options.studio, plan, device)
     if options.synthetic:
         return SyntheticSongs(options.synthetic, options.activity, plan)
-    return MixedSongs(folder_library(options, plan, allow_partial), plan)
+    return MixedSongs(folder_library(options, plan, allow_partial, tell), plan)
 
 
-def folder_library(options: DataOptions, plan: Plan, allow_partial: bool = False) -> Library:
+def folder_library(
+    options: DataOptions, plan: Plan, allow_partial: bool = False, tell: Tell | None = None
+) -> Library:
     """Open the folders' songs, decode what isn't decoded yet, and find where stems sound.
 
     Raises:
         ConfigError: A folder has problems that aren't allowed.
-        AudioError: A file can't be decoded.
     """
     place = Path(options.cache).expanduser() if options.cache else cache_dir() / "songs"
     cache = Cache(place, plan.sample_rate, plan.channels, options.cache_type)
@@ -168,7 +173,12 @@ def folder_library(options: DataOptions, plan: Plan, allow_partial: bool = False
     weights: list[float] = []
     for folder in options.folders:
         dataset = open_dataset(folder.path, folder.kind, folder.split, plan.stems, allow_partial)
-        for stored in cache.songs(dataset.tracks, plan.stems):
+        decoded, damaged = cache.songs(dataset.tracks, plan.stems)
+        dataset = dataset.without(damaged)
+        check_usable(dataset, folder.path, allow_partial)
+        if tell is not None:
+            tell(dataset.problems)
+        for stored in decoded:
             songs.append({stem: _recording(one, plan, options) for stem, one in stored.items()})
             weights.append(folder.weight)
     return Library(songs, weights, plan.window, plan.channels)

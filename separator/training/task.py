@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from separator.datasets import Track
+from separator.datasets import Problem, Track
 from separator.errors import ModelError
 from separator.training.augmentation import augment
 from separator.training.building import checkpoint_activations, compile_core, initial_network
@@ -63,6 +63,7 @@ class Task(LightningModule):
     Attributes:
         network: what is trained.
         average: the moving average of its weights, where the recipe asks for one.
+        problems: what is wrong with songs of the data, where it wasn't so much as to refuse them.
         cancel: set it to break a validation off.
     """
 
@@ -80,7 +81,8 @@ class Task(LightningModule):
             checkpoint_activations(self.network)
         if recipe.compile:
             compile_core(self.network)
-        self.tracks = validation_tracks(recipe)
+        self.problems: list[Problem] = []
+        self.tracks = validation_tracks(recipe, self.problems.extend)
         self.cancel = threading.Event()
 
     def configure_model(self) -> None:
@@ -120,6 +122,7 @@ class Task(LightningModule):
             stretch=self.recipe.augmentation.stretch,
             device=self.device,
             allow_partial=self.recipe.allow_partial,
+            tell=self.problems.extend,
         )
         return Stream(batches, self.global_step * self.recipe.accumulate)
 

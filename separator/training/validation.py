@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separator.datasets import LoadedAudio, Track, open_dataset
+from separator.datasets import LoadedAudio, Problem, Track, open_dataset
 from separator.datasets.tracks import MIXTURE
 from separator.errors import ConfigError
 from separator.inference import Monitor, Plan, separate_stream
@@ -18,8 +18,16 @@ from separator.training.recipe import Generated, Recipe
 from separator.training.synthesis import SAMPLE_RATE, Palette, render_song
 
 
-def validation_tracks(recipe: Recipe) -> list[Track]:
+def validation_tracks(
+    recipe: Recipe, tell: Callable[[Sequence[Problem]], None] | None = None
+) -> list[Track]:
     """Return the tracks that a recipe is validated on.
+
+    Those of a folder are decoded for once: a validation that failed on one would end the run.
+
+    Args:
+        recipe: says which.
+        tell: called with what is wrong with tracks, where that doesn't end it.
 
     Raises:
         ConfigError: a data set that can't be used, or tracks of another rate, other channels or
@@ -38,7 +46,11 @@ def validation_tracks(recipe: Recipe) -> list[Track]:
             options.folder.split,
             recipe.stems,
             recipe.allow_partial,
+            check_sum=True,
+            limit=options.tracks,
         )
+        if tell is not None:
+            tell(dataset.problems)
         tracks = list(dataset.tracks)
     tracks = tracks[: options.tracks]
     for track in tracks:
