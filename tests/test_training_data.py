@@ -350,6 +350,21 @@ def test_songs_that_fail_in_their_middle_are_problems_like_others(tmp_path, spoi
         stream(options, allow_partial=True)
 
 
+def test_folders_may_have_some_of_the_stems(tmp_path):
+    whole = write_songs(tmp_path / "whole", songs=1)
+    singers = write_songs(tmp_path / "singers", songs=2, stems=("vocals",))
+    folders = [{"path": str(whole)}, {"path": str(singers), "stems": ["vocals"], "kind": "folder"}]
+    options = folder_options(whole, folders=folders)
+    library = folder_library(options, plan_of(stems=STEMS, channels=2))
+    assert [sorted(song) for song in library.songs] == [sorted(STEMS), ["vocals"], ["vocals"]]
+    folders[1]["stems"] = ["vocal"]
+    with pytest.raises(ConfigError, match=r"no stem 'vocal' to take from .*Did you mean 'vocals'"):
+        stream(folder_options(whole, folders=folders))
+    del folders[1]["stems"]
+    with pytest.raises(ConfigError, match=r"No song in '.*singers' has a stem 'drums'"):
+        stream(folder_options(whole, folders=folders))
+
+
 # --- songs to validate on
 
 

@@ -148,7 +148,7 @@ def scan_dataset(
             "move it out of the data set."
         ) from error
     layout = KINDS[kind]
-    selection = scan.select(layout, songs, stems)
+    selection = scan.select(layout, songs, stems, root)
     songs = songs[:limit]
     known = Index(index or index_path(root), root)
     facts = known.facts(place for song in songs for place in scan.used_places(song, selection))

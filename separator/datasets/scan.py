@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -54,15 +55,19 @@ class Selection:
         return parts.get(key)
 
 
-def select(layout: Layout, songs: Sequence[Song], stems: Sequence[str] | None) -> Selection:
+def select(
+    layout: Layout, songs: Sequence[Song], stems: Sequence[str] | None, root: Path
+) -> Selection:
     """Return what is read: the stems asked for, or those of the layout, or those of most songs.
+
+    Messages name the `root` of the data set.
 
     Raises:
         ConfigError: No song has a stem that was asked for, or it was asked for twice.
     """
     if stems is not None:
         selection = Selection(layout, tuple(stems))
-        _check_known(selection, songs)
+        _check_known(selection, songs, root)
         return selection
     if layout.stems or layout.absent == "own":
         return Selection(layout, layout.stems)
@@ -238,7 +243,7 @@ def _listed(song: Song, selection: Selection) -> str:
     return f"{', '.join(selection.stems)}; found: {', '.join(song.parts) or 'nothing'}"
 
 
-def _check_known(selection: Selection, songs: Sequence[Song]) -> None:
+def _check_known(selection: Selection, songs: Sequence[Song], root: Path) -> None:
     keys = [selection.key(stem) for stem in selection.stems]
     known = {*selection.layout.stems, *(name for song in songs for name in song.parts)}
     if known & _NOT_OTHER:
@@ -247,9 +252,10 @@ def _check_known(selection: Selection, songs: Sequence[Song]) -> None:
         known.update(INSTRUMENTAL)
     for stem, key in zip(selection.stems, keys, strict=True):
         if key not in known:
-            listed = ", ".join(sorted(known))
+            listed = ", ".join(sorted({name for song in songs for name in song.parts}))
             raise ConfigError(
-                f"No song has a stem '{stem}'; there are: {listed}.{nearest(key, known)}"
+                f"No song in '{root}' has a stem '{stem}'; there are: {listed or 'none'}."
+                f"{nearest(key, known)}"
             )
         if keys.count(key) > 1:
             raise ConfigError(f"The stem '{stem}' was asked for twice.")

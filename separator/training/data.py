@@ -7,6 +7,7 @@
       folders:
         - path: data/musdb18hq
         - {path: data/moises, weight: 2.0}
+        - {path: data/singers, stems: [vocals]}
 
 A batch is a pure function of the seed, the process and its position in the stream, so a run goes
 on from a number.
@@ -22,7 +23,9 @@ import torch
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from separator.cards import Stem
 from separator.datasets import Problem, check_usable, open_dataset
+from separator.errors import ConfigError, nearest
 from separator.schema import FROM_LIST, Count, Positive, Strict
 from separator.training.bank import Banked, BankedSamples
 from separator.training.batches import Batches, Source
@@ -45,13 +48,31 @@ class Folder(Strict):
         path: Its folder.
         kind: How it is arranged, see `separator.datasets.KINDS`; "auto" looks at the folder.
         split: The part of it to train on.
+        stems: Those of the recipe's stems that its songs have, as those of singers without a band;
+            all unless given. In a segment of one song, the others are silent.
         weight: How often to draw from one of its windows, relative to the other folders'.
     """
 
     path: str
     kind: str = "auto"
     split: str = "train"
+    stems: Annotated[tuple[Stem, ...], FROM_LIST] = ()
     weight: Positive = 1.0
+
+    def stems_of(self, plan: Plan) -> tuple[str, ...]:
+        """Return the stems to read.
+
+        Raises:
+            ConfigError: One of them isn't the recipe's.
+        """
+        for stem in self.stems:
+            if stem not in plan.stems:
+                known = nearest(stem, plan.stems) or f" There are: {', '.join(plan.stems)}."
+                raise ConfigError(
+                    f"'data.folders': the recipe has no stem '{stem}' to take from '{self.path}'."
+                    f"{known}"
+                )
+        return self.stems or plan.stems
 
 
 class DataOptions(Strict):
@@ -172,8 +193,9 @@ def folder_library(
     songs: list[dict[str, Recording]] = []
     weights: list[float] = []
     for folder in options.folders:
-        dataset = open_dataset(folder.path, folder.kind, folder.split, plan.stems, allow_partial)
-        decoded, damaged = cache.songs(dataset.tracks, plan.stems)
+        stems = folder.stems_of(plan)
+        dataset = open_dataset(folder.path, folder.kind, folder.split, stems, allow_partial)
+        decoded, damaged = cache.songs(dataset.tracks, stems)
         dataset = dataset.without(damaged)
         check_usable(dataset, folder.path, allow_partial)
         if tell is not None:
