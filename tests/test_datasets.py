@@ -191,10 +191,7 @@ def test_a_file_with_several_stems_is_no_part_of_the_mixture(root):
 @pytest.mark.parametrize(
     ("stems", "message"),
     [
-        (
-            ["vocal"],
-            r"No song in .*data' has a stem 'vocal'; there are: bass, drums, other, vocals\. Did you mean 'vocals'\?",
-        ),
+        (["vocal"], r"No song in .* has a stem 'vocal'; there are: bass, drums, .*'vocals'\?"),
         (["vocals", "VOCALS"], "'vocals' was asked for twice"),
         ([], "No stems were asked for"),
     ],
