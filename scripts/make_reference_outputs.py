@@ -37,6 +37,8 @@ def roformer(parameters: dict[str, Any]) -> nn.Module:
         "ff_dropout": 0.0,
         "zero_dc": False,
     }
+    if parameters.pop("positions", "rotary") == "polar":
+        common["use_pope"] = True
     bands = parameters.pop("bands")
     settings = common | rename(parameters, names)
     if isinstance(bands, int):

@@ -18,7 +18,15 @@ from separator.networks import build_network
 
 DATA = Path(__file__).parent / "data"
 #: Parts of keys whose values belong to the architecture.
-CONSTANTS = ("window", "pqmf", "freq_weights", "rotary_embed", "sample_rate", "num_batches_tracked")
+CONSTANTS = (
+    "window",
+    "pqmf",
+    "freq_weights",
+    "rotary_embed",
+    "inv_freqs",
+    "sample_rate",
+    "num_batches_tracked",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,20 @@ CASES = {
             "mlp_expansion_factor": 2,
             "skip_connection": True,
             "zero_dc": True,
+        },
+    ),
+    "bs_roformer_polar": Case(
+        "bs_roformer",
+        {
+            "stems": ["vocals", "other"],
+            "dim": 16,
+            "depth": 1,  # layers share their positions there
+            "heads": 2,
+            "dim_head": 8,
+            "n_fft": 512,
+            "hop_length": 110,
+            "bands": [2] * 24 + [16] * 12 + [17],
+            "positions": "polar",
         },
     ),
     "mel_band_roformer": Case(

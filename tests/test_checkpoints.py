@@ -160,10 +160,8 @@ def test_files_without_parameters(tmp_path: Path, content: Any) -> None:
         ("layers.0.0.lora_A", "LoRA"),
         ("mask_estimators.0.segm.conv.weight", "HyperACE"),
         ("layers.1.0.layers.0.0.to_value_residual_mix.0.weight", "value residuals"),
-        ("layers.0.0.layers.0.0.pope_embed.bias", "PoPE"),
         ("layers.0.0.layers.0.static_alpha", "hyper-connections"),
         ("layers.0.0.layers.0.0.to_qkv.bias", "shared biases"),
-        ("encoder.0.pos_embed_f", "SCNet with masks"),
     ],
 )
 def test_variants_are_named(tmp_path: Path, state: State, key: str, word: str) -> None:
@@ -199,6 +197,7 @@ def test_what_does_not_fit_is_counted(state: State) -> None:
         {"time_transformer_depth": 2, "ff_expansion": 2, "stems": ("a", "b", "c")},
         {"channels": 1, "n_fft": 4096, "depth": 1},
         {"heads": 1, "dim_head": 6},
+        {"positions": "polar"},
     ],
 )
 def test_shapes_tell_the_hyperparameters(tmp_path: Path, name: str, shape: dict[str, Any]) -> None:
@@ -220,6 +219,7 @@ def test_shapes_tell_the_hyperparameters(tmp_path: Path, name: str, shape: dict[
     assert model.network == name
     assert model.channels == shape.get("channels", 2)
     truth = {**SMALL, **shape}
+    assert model.parameters.get("positions", "rotary") == shape.get("positions", "rotary")
     for key, value in model.parameters.items():
         assert truth.get(key, value) == value, key
 
@@ -255,7 +255,6 @@ def test_one_target_leaves_a_residual(tmp_path: Path) -> None:
     [
         ("model", {"skip_conection": True}, "unknown key 'skip_conection'. Did you mean 'skip_con"),
         ("model", {"sources": []}, "The checkpoint is a bs_roformer: remove the key if that does"),
-        ("model", {"use_pope": True}, "PoPE"),
         ("model", {"use_shared_bias": True}, "shared biases"),
         ("model", {"linear_transformer_depth": 1}, "linear attention"),
         ("model", {"stft_hop_length": "441"}, "'stft_hop_length' is of type int, got '441'"),

@@ -77,9 +77,11 @@ def test_the_best_weights_of_an_scnet_file(tmp_path: Path) -> None:
     assert (card.stems, card.segment, card.weights.format) == (FOUR, 11.0, "msst")
 
 
-def test_scnet_with_its_settings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask_hidden", [0, 64])
+def test_scnet_with_its_settings(tmp_path: Path, mask_hidden: int) -> None:
     ratios = [0.2, 0.3, 0.5]
-    source = network("scnet", stems=("a", "b"), band_ratios=ratios, **SCNET)
+    masks = {"band_ratios": ratios, "mask_hidden": mask_hidden}
+    source = network("scnet", stems=("a", "b"), **masks, **SCNET)
     torch.save(source.state_dict(), tmp_path / "x.ckpt")
     config = write_yaml(
         tmp_path,

@@ -11,16 +11,15 @@ from separator.networks.layers import (
     Attention,
     FeedForward,
     RMSNorm,
-    RotaryEmbedding,
     Transformer,
     attend,
-    rotate,
     unit,
 )
+from separator.networks.positions import PolarEmbedding, RotaryEmbedding, rotate
 from separator.resources import data_folder
 from separator.zoo import find_card, load_network
 
-CASES = ["bs_roformer", "bs_roformer_mono", "mel_band_roformer"]
+CASES = ["bs_roformer", "bs_roformer_mono", "bs_roformer_polar", "mel_band_roformer"]
 
 
 @pytest.fixture(autouse=True)
@@ -154,10 +153,26 @@ def test_rotation_turns_neighbouring_features():
     torch.testing.assert_close(turned, expected)
 
 
-def test_rotary_frequencies_stay_float32():
-    embedding = RotaryEmbedding(64)
+@pytest.mark.parametrize("embedding", [RotaryEmbedding(64), PolarEmbedding(2, 64)])
+def test_frequencies_of_positions_stay_float32(embedding):
     expected = embedding(1000)
     assert torch.equal(embedding.to(torch.bfloat16)(1000), expected)
+    assert len(embedding.state_dict()) == len(
+        list(embedding.buffers()) + list(embedding.parameters())
+    )
+
+
+def test_polar_scores_are_products_of_radii_and_a_cosine_of_the_distance():
+    embedding = PolarEmbedding(2, 3)
+    embedding.bias.data = torch.tensor([[0.0, -1.0, -3.0], [-7.0, 1.0, -0.5]])
+    query, key = torch.randn(2, 4, 2, 5, 3).unbind()
+    placed = embedding.prepare(5)(torch.stack([query, key]))
+    scores = placed[0] @ placed[1].mT  # (sequences, heads, length, length)
+    distance = torch.arange(5)[:, None] - torch.arange(5)  # of a query to a key
+    offset = embedding.bias.clamp(-2 * torch.pi, 0)[:, None, None]
+    angles = distance[..., None] * 10_000 ** -(torch.arange(3) / 3) - offset
+    radii = F.softplus(query)[..., None, :] * F.softplus(key)[..., None, :, :]
+    torch.testing.assert_close(scores, (radii * angles.cos()).sum(-1) / 3**0.5)
 
 
 def test_unit_is_safe_at_zero_and_for_large_vectors():
@@ -189,9 +204,13 @@ def test_prepared_layer_agrees_with_its_definition(dtype, tolerance, gelu):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
 @pytest.mark.parametrize("length", [1, 37, 150])
-def test_attention_in_pieces_agrees_with_its_definition(length, dtype, tolerance, monkeypatch):
+@pytest.mark.parametrize("features", [8, 4])
+def test_attention_in_pieces_agrees_with_its_definition(
+    length, features, dtype, tolerance, monkeypatch
+):
     monkeypatch.setattr(layers, "CACHED_SCORES", 2 * 37**2)  # so that there are several pieces
     query, key, value = torch.randn(3, 2, 3, length, 8).to(dtype)
+    value = value[..., :features]
     expected = (query.double() @ key.double().mT).softmax(-1) @ value.double()
     with torch.inference_mode():
         error = (attend(query, key, value) - expected).norm() / expected.norm()

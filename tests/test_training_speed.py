@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from separator.networks.layers import Attention, rotate, unit
+from separator.networks.layers import Attention, unit
+from separator.networks.positions import rotate
 from separator.training.optimizers import OptimizerOptions, build_optimizer
 
 

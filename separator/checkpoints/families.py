@@ -55,6 +55,8 @@ def _infer_roformer(state: State, given: Mapping[str, Any], *, mel: bool) -> Inf
     if len(linears) > 1:
         hidden = state[f"{mask}.{linears[0]}.weight"].shape[0]
         parameters["mlp_expansion_factor"] = hidden // dim
+    if f"{block}.0.pope_embed.bias" in state:
+        parameters["positions"] = "polar"
     bands = _indices(state, "band_split.to_features.")
     sizes = [state[f"band_split.to_features.{band}.0.gamma"].shape[0] for band in bands]
     channels, partition = (_mel if mel else _explicit)(sizes, given)
@@ -107,6 +109,7 @@ def _roformer(network: str, *, mel: bool) -> Family:
             "freq_transformer_depth": _FROM_SHAPES,
             "mask_estimator_depth": _FROM_SHAPES,
             "mlp_expansion_factor": _FROM_SHAPES,
+            "use_pope": _FROM_SHAPES,
             "dim_freqs_in": "follows from stft_n_fft",
             "sample_rate": "stands under 'audio' too",
             "match_input_audio_length": "estimates always have the mixture's length",
@@ -122,7 +125,6 @@ def _roformer(network: str, *, mel: bool) -> Family:
         },
         refused={
             "linear_transformer_depth": "linear attention",
-            "use_pope": "PoPE positions",
             "use_shared_bias": "shared biases",
         },
     )

@@ -36,9 +36,7 @@ _VARIANTS = {
     "segm.": "a HyperACE variant",
     "to_value_residual_mix": "a variant with value residuals",
     "static_alpha": "a variant with hyper-connections",
-    "pope_embed": "a variant with PoPE positions",
     "to_qkv.bias": "a variant with shared biases",
-    "pos_embed_f": "a variant of SCNet with masks",
 }
 
 

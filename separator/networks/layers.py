@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from separator.networks.positions import PolarEmbedding, Positions, RotaryEmbedding
+
 #: On a processor, how many features are transformed and how many scores are held at a time: few
 #: enough to stay in its cache, and enough to keep the matrix products efficient.
 CACHED_FEATURES = 2**19
@@ -102,46 +104,12 @@ class _Unit(torch.autograd.Function):
         return torch.addcmul(gradient, units, along, value=-1).div_(norm)
 
 
-class RotaryEmbedding(nn.Module):
-    """Hold the angular frequencies that turn a position into a rotation.
-
-    Reference: Su et al., "RoFormer: enhanced Transformer with rotary position embedding", 2021,
-    arXiv 2104.09864, equation 15; neighbouring features form a pair.
-    """
-
-    def __init__(self, dim_head: int, theta: float = 10_000.0) -> None:
-        super().__init__()
-        freqs = theta ** -(torch.arange(0, dim_head, 2).float() / dim_head)
-        self.freqs: Tensor
-        self.register_buffer("freqs", freqs)
-
-    def forward(self, length: int) -> Tensor:
-        """Return the unit complex numbers `(length, dim_head / 2)` of each position."""
-        positions = torch.arange(length, device=self.freqs.device, dtype=torch.float32)
-        angles = positions[:, None] * self.freqs
-        return torch.polar(torch.ones_like(angles), angles)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
-        """Follow the network to another device, but keep float32: angles grow with positions."""
-        freqs = self.freqs
-        nn.Module._apply(self, fn, recurse)
-        self.freqs = freqs.to(self.freqs.device)
-        return self
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Multiply neighbouring features of `(..., dim)`, as complex numbers, by `(..., dim / 2)`."""
-    if torch.is_grad_enabled():  # a product in place would copy the gradient twice
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
-    exact = x.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    torch.view_as_complex(exact.unflatten(-1, (-1, 2))).mul_(rotation)
-    return exact.to(x.dtype)
-
-
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """Return `softmax(query @ key.T) @ value` over `(sequences, heads, length, dim_head)`."""
-    if not _plain_is_faster(query):
+    """Return `softmax(query @ key.T) @ value` over `(sequences, heads, length, dim_head)`.
+
+    Queries and keys may have another number of features than the values.
+    """
+    if not _plain_is_better(query, value):
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
     at_once = max(1, CACHED_SCORES // query.shape[2] ** 2)
     pieces = [x.flatten(0, 1).split(at_once) for x in (query, key, value)]
@@ -151,31 +119,43 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     for q, k, v in zip(*pieces, strict=True):
         weights = torch.softmax(q @ k.mT, dim=-1, dtype=exact).to(v.dtype)
         out.append(F.dropout(weights, dropout) @ v)
-    return torch.cat(out).view(query.shape)
+    return torch.cat(out).view(value.shape)
 
 
-def _plain_is_faster(query: Tensor) -> bool:
+def _plain_is_better(query: Tensor, value: Tensor) -> bool:
     """Tell where two batched products beat the fused kernel, which saves memory elsewhere.
 
     On processors that gains nothing from bfloat16, its gradient there takes several times as
-    long, and short sequences don't pay for its blocks.
+    long, short sequences don't pay for its blocks, and it wants as many features in the values.
     """
     if query.device.type != "cpu":
         return False
     short = query.shape[2] <= SHORT_SEQUENCE and not torch.is_grad_enabled()
-    return short or query.dtype == torch.bfloat16
+    uneven = query.shape[-1] != value.shape[-1]
+    return short or uneven or query.dtype == torch.bfloat16
 
 
 class Attention(nn.Module):
-    """Attend along a sequence with rotary positions and a learned gate on each head."""
+    """Attend along a sequence with rotary or polar positions and a learned gate on each head."""
 
-    def __init__(self, dim: int, *, heads: int, dim_head: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        dim_head: int,
+        dropout: float = 0.0,
+        positions: Positions = "rotary",
+    ) -> None:
         super().__init__()
         inner = heads * dim_head
         self.heads = heads
-        self.scale = 1 / sqrt(dim_head)
         self.dropout = dropout
-        self.rotary_embed = RotaryEmbedding(dim_head)
+        if positions == "rotary":
+            self.rotary_embed = RotaryEmbedding(dim_head)
+        else:
+            self.pope_embed = PolarEmbedding(heads, dim_head)
+        self.placed_by = "rotary_embed" if positions == "rotary" else "pope_embed"
         self.norm = RMSNorm(dim)
         self.to_qkv = nn.Linear(dim, 3 * inner, bias=False)
         self.to_gates = nn.Linear(dim, heads)
@@ -188,7 +168,9 @@ class Attention(nn.Module):
     def prepare(self, length: int) -> Layer:
         """Return `forward` for sequences of one length and weights that stay as they are."""
         dtype = self.to_qkv.weight.dtype
-        rotations = self.rotations(length)
+        place = cast(RotaryEmbedding | PolarEmbedding, getattr(self, self.placed_by)).prepare(
+            length
+        )
         to_qkv, to_gates = self.norm.then(self.to_qkv), self.norm.then(self.to_gates)
         to_out = affine(cast(nn.Linear, self.to_out[0]).weight, None)
 
@@ -197,18 +179,13 @@ class Attention(nn.Module):
             qkv = to_qkv(units).unflatten(-1, (3, self.heads, -1))
             qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, sequences, heads, length, dim_head)
             turned, value = qkv.split((2, 1))  # one gradient, where two indices would have two
-            query, key = rotate(turned, rotations)
+            query, key = place(turned)
             out = attend(query, key, value[0], self.dropout if self.training else 0.0)
             gates = to_gates(units).sigmoid().unsqueeze(-1)
             out = out.transpose(1, 2) * gates  # (sequences, length, heads, dim_head)
             return cast(Tensor, self.to_out[1](to_out(out.flatten(2))))
 
         return update
-
-    def rotations(self, length: int) -> Tensor:
-        """Return the rotations of queries, which scale the scores too, and of keys."""
-        rotation = self.rotary_embed(length)
-        return torch.stack([rotation * self.scale, rotation])[:, None, None]
 
 
 class FeedForward(nn.Module):
@@ -252,12 +229,15 @@ class Transformer(nn.Module):
         attention_dropout: float = 0.0,
         ff_dropout: float = 0.0,
         norm_output: bool = False,
+        positions: Positions = "rotary",
     ) -> None:
         super().__init__()
+        attention: dict[str, Any] = {"heads": heads, "dim_head": dim_head}
+        attention |= {"dropout": attention_dropout, "positions": positions}
         self.layers = nn.ModuleList(
             nn.ModuleList(
                 [
-                    Attention(dim, heads=heads, dim_head=dim_head, dropout=attention_dropout),
+                    Attention(dim, **attention),
                     FeedForward(dim, expansion=ff_expansion, dropout=ff_dropout),
                 ]
             )

@@ -34,6 +34,7 @@ from separator.bands import (
 from separator.errors import ConfigError
 from separator.masks import apply_mask, complex_mask
 from separator.networks.layers import RMSNorm, Transformer, hide_prefix
+from separator.networks.positions import Positions
 from separator.stft import STFT
 
 
@@ -64,6 +65,7 @@ class RoformerCore(nn.Module):
         mask_hidden: int,
         norm_each: bool,
         skip_connection: bool,
+        positions: Positions,
     ) -> None:
         super().__init__()
         self.skip_connection = skip_connection
@@ -79,6 +81,7 @@ class RoformerCore(nn.Module):
                 attention_dropout=attention_dropout,
                 ff_dropout=ff_dropout,
                 norm_output=norm_each,
+                positions=positions,
             )
 
         self.layers = nn.ModuleList(
@@ -121,6 +124,7 @@ class Roformer(nn.Module, ABC):
         time_transformer_depth, freq_transformer_depth: blocks per transformer.
         skip_connection: add the outputs of all earlier layers to the input of each.
         zero_dc: silence the lowest bin of the estimates.
+        positions: how attention learns of them, see `positions.py`.
 
     Shape:
         - mixture: `(batch, channels, time)`
@@ -154,6 +158,7 @@ class Roformer(nn.Module, ABC):
         mlp_expansion_factor: int = 4,
         skip_connection: bool = False,
         zero_dc: bool = False,
+        positions: Positions = "rotary",
     ) -> None:
         super().__init__()
         self.stems = tuple(stems)
@@ -182,6 +187,7 @@ class Roformer(nn.Module, ABC):
             mask_hidden=dim * mlp_expansion_factor,
             norm_each=self.norm_each,
             skip_connection=skip_connection,
+            positions=positions,
         )
         hide_prefix(self, "core")
 
