@@ -178,6 +178,37 @@ def test_gains_fill_their_range():
     assert float(plain.mean()) == pytest.approx(0.75, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("effect", "function", "argument", "low", "high"),
+    [
+        (Repitch, "repitch", 0, -2.0, 2.0),
+        (Repitch, "repitch", 1, 0.88, 1.12),
+        (Equalizer, "equalize", 0, 80.0, 12000.0),
+        (Equalizer, "equalize", 1, -6.0, 6.0),
+        (Equalizer, "equalize", 2, 0.5, 2.0),
+        (Compressor, "compress", 0, -6.0, 6.0),
+        (Compressor, "compress", 1, 1.5, 5.0),
+        (Reverb, "room", 0, 0.2, 1.5),
+        (Reverb, "reverberate", 1, 0.05, 0.4),
+        (Distortion, "distort", 0, 0.0, 12.0),
+        (Codec, "code", 0, 0.3, 1.5),
+        (Codec, "code", 1, 11000 / (RATE / 2), 20000 / (RATE / 2)),
+    ],
+)
+def test_strengths_fill_their_ranges(monkeypatch, effect, function, argument, low, high):
+    drawn = []
+
+    def record(audio, *given):
+        drawn.append(torch.as_tensor(given[argument]).flatten())
+        return audio
+
+    monkeypatch.setattr(effects, function, record)
+    effect(chance=1.0)(torch.zeros(200, 1, 1, 8), generator(), RATE)
+    found = (torch.cat(drawn) - low) / (high - low)
+    assert -1e-6 <= float(found.min()) < 0.03
+    assert 0.97 < float(found.max()) <= 1.0 + 1e-6
+
+
 def test_swap_and_polarity_hit_stems_on_their_own():
     targets = noise(20, 2, 2, 3)
     _, swapped = augment(targets, options_of(swap=Swap()), generator(), RATE)

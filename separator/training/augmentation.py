@@ -104,8 +104,8 @@ class Equalizer(Effect):
     Attributes:
         bells: Number of filters.
         gain: Highest change at a bell's centre in dB, up and down, evenly spread.
-        frequency: PositiveRange of centres in Hz, their logarithms evenly spread.
-        q: PositiveRange of widths (centre over bandwidth), evenly spread.
+        frequency: Range of centres in Hz, their logarithms evenly spread.
+        q: Range of widths (centre over bandwidth), evenly spread.
 
     Reference: Bristow-Johnson, Cookbook formulae for audio EQ biquad filter coefficients; ranges
     as in the synthetic songs.
