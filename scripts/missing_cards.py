@@ -39,7 +39,6 @@ REASONS = {
         "value residuals in it: programs use them in two ways with the same keys, in one of which "
         "they do nothing, and it isn't known in which it was trained"
     ),
-    "zfturbo/bs_polarformer": f"PoPE positions in it: {OWN_GRAPH}",
     "zfturbo/mel_exp_8.9400": "its file is a zip archive in two parts",
     "splifft/bs_roformer-fruit-sw": "a conversion of another card's weights under unknown names",
     "splifft/mel_roformer-amane-small": "it has one of two stems, and it isn't known which",
