@@ -1,5 +1,6 @@
 """Training runs that are told to stop: they save, say how to go on, and go on exactly."""
 
+import multiprocessing
 import signal
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from training_runs import TINY, Noise, assert_learnt_the_same, recipe
 
 from separator.training import task as task_module
-from separator.training.batches import outlive_one_signal
+from separator.training.batches import Batches, outlive_one_signal
 from separator.training.callbacks import Report, Stopped
 from separator.training.run import read_checkpoint, train
 
@@ -76,6 +77,15 @@ def test_workers_outlive_the_signal_that_everybody_gets(number):
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def test_workers_end_with_the_run(tmp_path, monkeypatch):
+    """Python's end would wait for those that are left, which ignore its signal."""
+    batches = Batches(Noise(2, 2, 800), 4, workers=1)
+    monkeypatch.setattr(task_module, "build_data", lambda *_, **__: batches)
+    train(recipe(steps=2), tmp_path)
+    assert batches.position >= 2
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

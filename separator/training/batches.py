@@ -48,6 +48,16 @@ class Batches:
             self.position += 1
             yield batch
 
+    def close(self) -> None:
+        """End the processes that load.
+
+        Left to themselves they would outlive the one signal that Python sends them at its end, and
+        which it then waits for.
+        """
+        iterator = None if self._loader is None else self._loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+
     def state_dict(self) -> dict[str, int]:
         """Return what is needed to go on."""
         return {"position": self.position}
@@ -92,7 +102,7 @@ def outlive_one_signal(_worker: int) -> None:
         signal.signal(number, ignore)
 
 
-def _loader(source: Source, positions: Iterable[int], workers: int) -> Iterable[Tensor]:
+def _loader(source: Source, positions: Iterable[int], workers: int) -> DataLoader[Tensor]:
     return DataLoader(
         _Items(source),
         batch_size=None,

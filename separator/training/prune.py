@@ -15,6 +15,7 @@ Reference: after Li et al., "SepPrune: structured pruning for efficient deep spe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -211,7 +212,9 @@ def prune(
         device=device,
         allow_partial=recipe.allow_partial,
     )
-    learn_gates(network, gates, recipe, _endless(batches), max(1, recipe.steps // _SHARE), report)
+    steps = max(1, recipe.steps // _SHARE)
+    with closing(batches):
+        learn_gates(network, gates, recipe, _endless(batches), steps, report)
     del batches  # what it keeps on the device
     shrink(network, gates, small)
     card = write_model(

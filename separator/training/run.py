@@ -106,6 +106,8 @@ def train(
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
+    finally:
+        task.close()
     sdr = trainer.callback_metrics.get(SCORE)
     score = None if sdr is None else float(sdr)
     return Result(trainer.global_step, score, folder, trainer.is_global_zero)

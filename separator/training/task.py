@@ -84,6 +84,7 @@ class Task(LightningModule):
         self.problems: list[Problem] = []
         self.tracks = validation_tracks(recipe, self.problems.extend)
         self.cancel = threading.Event()
+        self.batches: Batches | None = None
 
     def configure_model(self) -> None:
         """Share the weights among the processes, where the recipe says so."""
@@ -111,7 +112,7 @@ class Task(LightningModule):
 
     def train_dataloader(self) -> Iterable[Tensor]:
         """Return the batches from where the run is."""
-        batches = build_data(
+        self.batches = build_data(
             self.recipe.data,
             stems=(*self.recipe.stems, *self.recipe.background),
             sample_rate=self.recipe.sample_rate,
@@ -124,7 +125,12 @@ class Task(LightningModule):
             allow_partial=self.recipe.allow_partial,
             tell=self.problems.extend,
         )
-        return Stream(batches, self.global_step * self.recipe.accumulate)
+        return Stream(self.batches, self.global_step * self.recipe.accumulate)
+
+    def close(self) -> None:
+        """End what loads the batches."""
+        if self.batches is not None:
+            self.batches.close()
 
     def val_dataloader(self) -> DataLoader[list[Track]]:
         """Return one batch: this process's share of the tracks, which may be none."""
