@@ -122,8 +122,9 @@ def test_pocket_is_the_bundled_model():
 
 
 #: Millions of parameters in the papers, to the digit that they give.
-PUBLISHED = {"bs_roformer_l6": 72.2, "mel_roformer_l6": 84.2, "mel_roformer_l12": 105}
-PUBLISHED |= {"bandit_dnr": 37.0, "scnet": 10.6, "htdemucs": 41.4, "resunet": 102}
+PUBLISHED = {"bs_roformer_l6": 72.2, "bs_roformer_l12": 93.4, "mel_roformer_l6": 84.2}
+PUBLISHED |= {"mel_roformer_l12": 105, "bandit_dnr": 37.0, "scnet": 10.6, "htdemucs": 41.4}
+PUBLISHED |= {"resunet": 102, "tfc_tdf_v3": 112, "open_unmix": 4 * 8.9}
 
 
 @pytest.mark.parametrize("name", list_recipes())

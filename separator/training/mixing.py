@@ -67,7 +67,8 @@ def active_windows(levels: Audio, activity: Activity) -> Integers:
     There is a window of ten chunks every five chunks. A stem shorter than a window is one window.
 
     Reference: Luo and Yu (2022), Music source separation with band-split RNN, arXiv 2209.15174,
-    section IV-A: windows of 6 s with 50 % overlap, ten chunks each, and `Activity`'s defaults.
+    section IV-A: windows of 6 s with 50 % overlap, ten chunks each, and `Activity`'s defaults. Its
+    floor is an "energy" of 1e-3, of which it doesn't say whether it is a sum or a mean.
     """
     if not len(levels):
         return np.zeros(0, dtype=np.int64)
