@@ -149,6 +149,18 @@ def test_training_stops_without_progress(tmp_path, validation, monkeypatch):
     assert result.step == 4  # the first one is the best, and three more are not better
 
 
+def test_patience_and_the_best_outlast_a_stop(tmp_path, validation):
+    """Also where a validation comes last, and patience is what the recipe says at the end."""
+    rates = {"optimizer": {"name": "adamw", "rate": 1e-30}, "save": {"best": 1}}
+    plans = [
+        recipe(steps=9, validation={**validation, "every": 1}, patience=patience, **rates)
+        for patience in (5, 3)
+    ]
+    assert [train(plans[0], tmp_path, until=n, resume=n > 1).step for n in (1, 2)] == [1, 2]
+    assert train(plans[1], tmp_path, resume=True).step == 4
+    assert [path.name[:6] for path in (tmp_path / "best").iterdir()] == ["step-1"]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_infinite_loss_stops_and_leaves_its_batch(tmp_path, monkeypatch, value):
     source = Noise(2, 2, 800)

@@ -31,7 +31,7 @@ def test_a_signal_saves_and_ends(tmp_path, number):
         train(plan, tmp_path / "run", report=report)
     assert stop.value.signal == number
     assert signal.getsignal(number) == before
-    assert stop.value.step == read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 3
+    assert stop.value.step == read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 2
     train(plan, tmp_path / "run", resume=True)
     train(plan, tmp_path / "whole")
     assert_learnt_the_same(tmp_path / "run", tmp_path / "whole")
@@ -39,7 +39,7 @@ def test_a_signal_saves_and_ends(tmp_path, number):
 
 def test_a_signal_breaks_a_validation_off(tmp_path, validation, monkeypatch):
     """What is saved is the state before it, from which the run goes on as if nothing had been."""
-    plan = recipe(steps=6, validation=validation, ema=0.5, save={"every": 100})
+    plan = recipe(steps=6, validation=validation, ema=0.5, save={"every": 100, "best": 1})
     train(plan, tmp_path / "whole")
     separate = task_module.Task.separate
 
@@ -52,8 +52,12 @@ def test_a_signal_breaks_a_validation_off(tmp_path, validation, monkeypatch):
         patch.setattr(task_module.Task, "separate", interrupted)
         train(plan, tmp_path / "run")
     assert read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 4
-    train(plan, tmp_path / "run", resume=True)
+    reports: list[Report] = []
+    train(plan, tmp_path / "run", resume=True, report=reports.append)
+    assert [report.step for report in reports if "sdr/mean" in report.metrics] == [4, 6]
     assert_learnt_the_same(tmp_path / "run", tmp_path / "whole")
+    best = [[path.name for path in (tmp_path / run / "best").iterdir()] for run in ("run", "whole")]
+    assert best[0] == best[1]
 
 
 def test_ctrl_c_before_the_first_step_is_no_silent_end(tmp_path, monkeypatch):

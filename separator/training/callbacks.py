@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
@@ -36,35 +38,54 @@ class Stopped(SeparatorError):
         super().__init__(f"Stopped at step {step} by {self.signal.name}; everything is saved.")
 
 
-class Saver(Callback):
+class Saver(Checkpoint):
     """Write the last checkpoint every so many updates, at the end, and when asked to stop.
 
+    Also before a validation, which is made up for if the run ends in it, and after it, with what
+    the other callbacks make of it: Lightning calls a `Checkpoint` after those, in their order.
+
     SIGTERM and SIGINT end the run after the step that they come in, or in the middle of a
-    validation, before which everything is saved. A checkpoint is written under another name first:
-    an interrupted write leaves the one before.
+    validation. A checkpoint is written under another name first: an interrupted write leaves the
+    one before.
 
     Args:
         folder: of the run.
-        every: numbers of updates, after multiples of which to save.
+        every: number of updates, after multiples of which to save.
         cancel: set when the run is asked to stop, for a validation to notice.
     """
 
-    def __init__(self, folder: Path, every: Sequence[int], cancel: threading.Event) -> None:
+    def __init__(self, folder: Path, every: int, cancel: threading.Event) -> None:
         self.path = folder / LAST
-        self.every = tuple(every)
+        self.every = every
         self.cancel = cancel
+        self.due = False  # whether a validation comes next
         self.asked = 0  # the signal
         self._alone = True
         self._saved = 0
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals, in place of Lightning, which would end a step in its middle."""
+        """Listen to signals, in place of Lightning, which would end a step in its middle.
+
+        Then validate, if the run was left before it could.
+        """
         self._saved = trainer.global_step
         self._alone = trainer.world_size == 1
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._ask)
+        if self.due:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is part of a checkpoint besides the run's state."""
+        return {"due": self.due}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.due = state["due"]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer."""
@@ -92,7 +113,8 @@ class Saver(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         stop = self._asked_anywhere(trainer, step)
-        if stop or any(step % every == 0 for every in self.every):
+        self.due = (batch_idx + 1) % (trainer.val_check_batch or math.inf) == 0
+        if stop or self.due or step % self.every == 0:
             self.save(trainer)
         if stop:
             raise Stopped(step, stop)
@@ -106,20 +128,32 @@ class Saver(Callback):
         asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(asked, reduce_op="max"))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end."""
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save which checkpoints are the best, and how long there was no better one."""
+        self.due = False
         self.save(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end, unless it is."""
+        if self._saved != trainer.global_step:
+            self.save(trainer)
+
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint, unless this step's is there."""
-        if self._saved == trainer.global_step:
-            return
+        """Write the checkpoint."""
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             part.replace(self.path)
         trainer.strategy.barrier()
         self._saved = trainer.global_step
+
+
+class Patience(EarlyStopping):
+    """Stop after so many validations without a better score, as many as the recipe says now."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from separator.errors import Cancelled, ConfigError, ModelError
 from separator.heap import keep_all_freed_memory
 from separator.schema import validate
-from separator.training.callbacks import LAST, Report, Reporter, Samples, Saver, Stopped
+from separator.training.callbacks import LAST, Patience, Report, Reporter, Samples, Saver, Stopped
 from separator.training.hardware import check_devices
 from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.recipe import Recipe
@@ -88,9 +88,8 @@ def train(
     keep_all_freed_memory()
     write_recipe(recipe, folder)
     task = Task(recipe, folder, fresh=not resume)
-    intervals = [recipe.save.every, *([recipe.validation.every] if recipe.validation else [])]
-    saver = Saver(folder, intervals, task.cancel)
-    trainer = _trainer(recipe, folder, until, [saver, *_callbacks(recipe, folder, report)])
+    saver = Saver(folder, recipe.save.every, task.cancel)
+    trainer = _trainer(recipe, folder, until, [*_callbacks(recipe, folder, report), saver])
     try:
         with warnings.catch_warnings():
             # Lightning's advice on loaders, folders and intervals, all of them chosen here
@@ -162,7 +161,8 @@ def _callbacks(recipe: Recipe, folder: Path, report: Callable[[Report], None] | 
     if recipe.validation.excerpt:
         callbacks.append(Samples(recipe.validation.excerpt))
     if recipe.patience:
-        callbacks.append(EarlyStopping(SCORE, mode="max", patience=recipe.patience))
+        patience = Patience(SCORE, mode="max", patience=recipe.patience, check_finite=False)
+        callbacks.append(patience)
     if recipe.save.best:
         best = ModelCheckpoint(
             folder / "best",
@@ -171,6 +171,7 @@ def _callbacks(recipe: Recipe, folder: Path, report: Callable[[Report], None] | 
             mode="max",
             save_top_k=recipe.save.best,
             auto_insert_metric_name=False,
+            enable_version_counter=False,  # a validation that is repeated has the same name
         )
         callbacks.append(best)
     return callbacks
