@@ -141,6 +141,19 @@ def test_every_recipe_can_be_analysed(name):
         assert costs.parameters == pytest.approx(PUBLISHED[name] * 1e6, rel=0.03)
 
 
+def test_open_unmix_has_the_loss_of_four_networks_on_plain_magnitudes():
+    estimates, targets = torch.randn(2, 2, 4, 1, 20000, generator=torch.Generator().manual_seed(0))
+    (found,) = load_recipe("open_unmix").loss.terms(estimates, targets, targets.sum(1)).values()
+
+    def magnitudes(signal: torch.Tensor) -> torch.Tensor:
+        window = torch.hann_window(4096)
+        return torch.stft(signal[:, 0], 4096, 1024, window=window, return_complex=True).abs()
+
+    pairs = zip(estimates.unbind(1), targets.unbind(1), strict=True)
+    expected = sum((magnitudes(one) - magnitudes(two)).square().mean() for one, two in pairs)
+    torch.testing.assert_close(found, expected)
+
+
 def test_analysis_counts_what_is_known():
     recipe = resolve(
         {
