@@ -21,7 +21,8 @@ def test_the_command_trains_stops_resumes_exports_and_separates(cli, tmp_path, s
     assert done.stdout == "runs/small\n"
     assert "step 2/2: loss" in done.stderr
     assert "Trained 2 steps" in done.stderr
-    cli("train", "-o", "runs/small", "--resume")
+    done = cli("train", "-o", "runs/small", "--resume", "--set", "clip=1.0")
+    assert "The recipe has changed since step 2: clip=1.0 (was None)" in done.stderr
     assert read_checkpoint(Path("runs/small/last.ckpt"))["global_step"] == 3
     done = cli("train", "export", "runs/small", "models", "--licence", "MIT")
     assert done.stdout == "models/small.yaml\n"

@@ -1,11 +1,13 @@
 """Training runs, of tiny networks on noise: exact to the bit, and safe when something happens."""
 
+import errno
 import sys
 
 import numpy as np
 import pytest
 import reference
 import torch
+from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 from torch import Tensor
 from training_runs import TINY, Noise, assert_learnt_the_same, recipe, track
@@ -18,7 +20,9 @@ from separator.training.batches import Batches
 from separator.training.building import checkpoint_activations
 from separator.training.callbacks import Report, spectrogram_picture
 from separator.training.export import trained_network
+from separator.training.recipe import load_recipe
 from separator.training.run import read_checkpoint, saved_recipe, train
+from separator.training.schedules import ScheduleOptions
 from separator.training.validation import track_sdr
 
 pytest_plugins = ["training_runs"]
@@ -80,6 +84,76 @@ def test_a_run_is_not_overwritten_and_not_invented(tmp_path):
     train(recipe(steps=1), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"a run in .* already"):
         train(recipe(steps=1), tmp_path / "run")
+
+
+def test_a_changed_recipe_counts_from_where_a_run_goes_on(tmp_path):
+    """Also the optimizer's options, which its saved state holds as they were."""
+    train(recipe(optimizer={"name": "adamw", "rate": 0.01}), tmp_path, until=2)
+    optimizer = {"name": "adamw", "rate": 0.001, "weight_decay": 0.1, "betas": [0.8, 0.9]}
+    reports: list[Report] = []
+    train(recipe(optimizer=optimizer), tmp_path, resume=True, report=reports.append)
+    assert reports[0].step == 2
+    assert reports[0].changes == {
+        "optimizer.rate": (0.01, 0.001),
+        "optimizer.weight_decay": (0.0, 0.1),
+        "optimizer.betas": ([0.9, 0.999], [0.8, 0.9]),
+    }
+    end = read_checkpoint(tmp_path / "last.ckpt")
+    (group,) = end["optimizer_states"][0]["param_groups"]
+    scale = ScheduleOptions(**TINY["schedule"]).scale(4, 4)
+    assert (group["initial_lr"], group["lr"]) == (0.001, 0.001 * scale)
+    assert (group["weight_decay"], group["betas"]) == (0.1, (0.8, 0.9))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": {**TINY["parameters"], "dim": 16}},
+        {"stems": ["other", "vocals"]},
+        {"optimizer": {"name": "adamw", "rate": 0.001}},
+        {"ema": 0.9},
+        {"start": "pocket", "lora": {}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_was_learnt_must_fit_the_recipe(tmp_path, change):
+    """A recipe that doesn't is refused, and the run goes on by its own."""
+    train(recipe(), tmp_path, until=1)
+    with pytest.raises(ConfigError, match=r"was trained with .*go on without --config"):
+        train(recipe(**change), tmp_path, resume=True)
+    own = load_recipe(str(tmp_path / "recipe.yaml"))
+    assert train(own, tmp_path, resume=True).step == 4
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    """Also before there is a checkpoint; the first one is not disturbed."""
+
+    def report(report: Report) -> None:
+        with pytest.raises(ConfigError, match="Another process trains in"):
+            train(recipe(steps=1), tmp_path)
+
+    assert train(recipe(), tmp_path, report=report).step == 4
+    assert saved_recipe(tmp_path / "last.ckpt") == load_recipe(str(tmp_path / "recipe.yaml"))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    save = Trainer.save_checkpoint
+
+    def save_a_part(trainer, path):
+        if trainer.global_step < 3:
+            return save(trainer, path)
+        path.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    plan = recipe(save={"every": 1})
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"no room.*--resume"):
+        patch.setattr(Trainer, "save_checkpoint", save_a_part)
+        train(plan, tmp_path / "run")
+    assert not (tmp_path / "run/last.part").exists()
+    assert read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 2
+    train(plan, tmp_path / "run", resume=True)
+    train(plan, tmp_path / "whole")
+    assert_learnt_the_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):

@@ -83,7 +83,10 @@ def train(
     if not result.first:
         return
     score = "" if result.sdr is None else f", SDR {result.sdr:.2f} dB"
-    message(f"Trained {result.step} steps{score}. Next: separator train export {folder} FOLDER")
+    planned = min(until or recipe.steps, recipe.steps)
+    early = f" of {planned}, the last {recipe.patience} validations without a better SDR"
+    done = f"{result.step} steps{early if result.step < planned else ''}{score}"
+    message(f"Trained {done}. Next: separator train export {folder} FOLDER")
     line(folder)
 
 
@@ -158,6 +161,10 @@ def _prune(recipe: "Recipe", folder: Path, ratio: float) -> "Result":
 
 def _tell(report: "Report") -> None:
     """Print one line about how the run goes, or about each song that something is wrong with."""
+    if report.changes:
+        changes = (f"{key}={now} (was {was})" for key, (was, now) in report.changes.items())
+        message(f"The recipe has changed since step {report.step}: {', '.join(changes)}")
+        return
     for problem in report.problems:
         what = "warning" if problem.severity == "warning" else "left out"
         message(f"{what}: {problem.track}: {problem.text}")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +28,9 @@ from separator.training.validation import excerpt
 LAST = "last.ckpt"
 _ASK_EVERY = 10  # steps between questions whether another process was asked to stop
 _FLOOR_DB = -80.0  # of spectrograms in the log
+
+
+Changes = dict[str, tuple[Any, Any]]
 
 
 class Stopped(SeparatorError):
@@ -141,7 +144,11 @@ class Saver(Checkpoint):
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint."""
         part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
+        try:
+            trainer.save_checkpoint(part)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         if trainer.is_global_zero:
             part.replace(self.path)
         trainer.strategy.barrier()
@@ -166,6 +173,8 @@ class Report:
         speed: audio-seconds per second, of all processes; 0 after a validation.
         waiting: share of the time in which the network waited for data.
         problems: before the first step, what is wrong with songs of the data.
+        changes: before the first step of a run that goes on, in which options the recipe differs
+            from the checkpoint's: what they were, and are.
     """
 
     step: int
@@ -174,19 +183,22 @@ class Report:
     speed: float = 0.0
     waiting: float = 0.0
     problems: tuple[Problem, ...] = ()
+    changes: Changes = field(default_factory=dict)
 
 
 @dataclass
 class Reporter(Callback):
     """Call `report` every so many updates, and after validations, in the first process.
 
-    And before the first update, if something is wrong with the data that is allowed.
+    And before the first update, if something is wrong with the data that is allowed, or if the
+    recipe isn't the checkpoint's.
 
     Speed and waiting go into the log, too.
     """
 
     report: Callable[[Report], None] | None
     every: int
+    changes: Changes = field(default_factory=dict)
     _losses: list[Tensor] = field(default_factory=list)
     _began: float = 0.0
     _ended: float = 0.0
@@ -194,12 +206,13 @@ class Reporter(Callback):
     _audio: float = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell of the data, and start the clock."""
+        """Tell of the recipe and the data, and start the clock."""
         assert isinstance(pl_module, Task)
+        start = Report(trainer.global_step, trainer.max_steps, {})
+        if self.changes:
+            self._tell(trainer, replace(start, changes=self.changes))
         if problems := tuple(pl_module.problems):
-            self._tell(
-                trainer, Report(trainer.global_step, trainer.max_steps, {}, problems=problems)
-            )
+            self._tell(trainer, replace(start, problems=problems))
         self._restart()
 
     def _restart(self) -> None:

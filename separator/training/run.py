@@ -9,15 +9,19 @@ runs/pocket/recipe.yaml      what was done, every option resolved
 
 from __future__ import annotations
 
+import errno
 import logging
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -25,7 +29,16 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from separator.errors import Cancelled, ConfigError, ModelError
 from separator.heap import keep_all_freed_memory
 from separator.schema import validate
-from separator.training.callbacks import LAST, Patience, Report, Reporter, Samples, Saver, Stopped
+from separator.training.callbacks import (
+    LAST,
+    Changes,
+    Patience,
+    Report,
+    Reporter,
+    Samples,
+    Saver,
+    Stopped,
+)
 from separator.training.hardware import check_devices
 from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.recipe import Recipe
@@ -37,6 +50,9 @@ _PRECISIONS: dict[str, Any] = {
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
+
+#: What can't change on the way: what was learnt wouldn't fit, or would mean something else.
+_FIXED = {"network", "parameters", "stems", "sample_rate", "channels", "lora", "optimizer.name"}
 
 
 @dataclass(frozen=True)
@@ -74,9 +90,9 @@ def train(
         report: called every now and then, in the first process.
 
     Raises:
-        ConfigError: there is a run in the folder already, or none to resume; a data set, a
-            hyper-parameter or a device that can't be used.
-        ModelError: the loss isn't finite, or memory is too small.
+        ConfigError: there is a run in the folder already, or none to resume, or one that the recipe
+            doesn't fit; a data set, a hyper-parameter or a device that can't be used.
+        ModelError: the loss isn't finite, or memory or the disk is too small.
         Stopped: the run was asked to stop, and has saved everything.
     """
     last = folder / LAST
@@ -86,30 +102,45 @@ def train(
         raise ConfigError(f"There is nothing to resume: '{last}' doesn't exist.")
     check_devices(recipe.hardware)
     keep_all_freed_memory()
-    write_recipe(recipe, folder)
-    task = Task(recipe, folder, fresh=not resume)
-    saver = Saver(folder, recipe.save.every, task.cancel)
-    trainer = _trainer(recipe, folder, until, [*_callbacks(recipe, folder, report), saver])
+    reporter = Reporter(report, recipe.log.every, changes_since(last, recipe) if resume else {})
+    saver = Saver(folder, recipe.save.every, threading.Event())
+    trainer = _trainer(recipe, folder, until, [reporter, *_callbacks(recipe, folder), saver])
+    with _occupied(folder) if trainer.is_global_zero else nullcontext():
+        write_recipe(recipe, folder)
+        task = Task(recipe, folder, fresh=not resume)
+        task.cancel = saver.cancel
+        _fit(trainer, task, saver, last if resume else None)
+    sdr = trainer.callback_metrics.get(SCORE)
+    score = None if sdr is None else float(sdr)
+    return Result(trainer.global_step, score, folder, trainer.is_global_zero)
+
+
+def _fit(trainer: Trainer, task: Task, saver: Saver, checkpoint: Path | None) -> None:
+    """Let Lightning train, and say in our words what ends it."""
     try:
         with warnings.catch_warnings():
             # Lightning's advice on loaders, folders and intervals, all of them chosen here
             warnings.filterwarnings("ignore", module=r"lightning\..*")
-            trainer.fit(task, ckpt_path=last if resume else None, weights_only=True)
+            trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
     except Cancelled as error:  # in a validation
         raise Stopped(trainer.global_step, saver.asked) from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError(what_to_change(recipe, str(task.device))) from error
+        raise ModelError(what_to_change(task.recipe, str(task.device))) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ModelError(
+            f"There is no room left for '{error.filename2 or error.filename or task.folder}'. "
+            + ("Make some, and go on with --resume." if saver.path.exists() else "Make some.")
+        ) from error
     except SystemExit as error:  # what Lightning makes of Ctrl-C before the first step
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
     finally:
         task.close()
-    sdr = trainer.callback_metrics.get(SCORE)
-    score = None if sdr is None else float(sdr)
-    return Result(trainer.global_step, score, folder, trainer.is_global_zero)
 
 
 def check_new(folder: Path) -> None:
@@ -122,6 +153,29 @@ def check_new(folder: Path) -> None:
         raise ConfigError(
             f"There is a run in '{folder}' already. Go on with --resume, or choose another folder."
         )
+
+
+@contextmanager
+def _occupied(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the lock ends with the process, however that ends.
+
+    Raises:
+        ConfigError: there is another one, or the folder can't be written to.
+    """
+    lock = FileLock(folder / "run.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"Another process trains in '{folder}'. Wait until it ends, or choose another --output."
+        ) from error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _trainer(recipe: Recipe, folder: Path, until: int | None, callbacks: list[Any]) -> Trainer:
@@ -154,8 +208,8 @@ def _trainer(recipe: Recipe, folder: Path, until: int | None, callbacks: list[An
     )
 
 
-def _callbacks(recipe: Recipe, folder: Path, report: Callable[[Report], None] | None) -> list[Any]:
-    callbacks: list[Any] = [Reporter(report, recipe.log.every)]
+def _callbacks(recipe: Recipe, folder: Path) -> list[Any]:
+    callbacks: list[Any] = []
     if recipe.validation is None:
         return callbacks
     if recipe.validation.excerpt:
@@ -197,12 +251,15 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     """
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"Can't write to '{folder}': {error.strerror or error}. Choose another --output."
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"Can't write to '{folder}': {error.strerror or error}. Choose another --output."
+    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -222,6 +279,36 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or RECIPE not in state:
         raise ModelError(f"'{path}' is no checkpoint of a training run: it holds no recipe.")
     return state
+
+
+def changes_since(checkpoint: Path, recipe: Recipe) -> Changes:
+    """Return in which options a recipe differs from a checkpoint's: what they were, and are.
+
+    Raises:
+        ConfigError: what was learnt doesn't fit the recipe.
+        ModelError: it isn't a checkpoint of a training run.
+    """
+    was = _flat(saved_recipe(checkpoint).model_dump(mode="json"))
+    now = _flat(recipe.model_dump(mode="json"))
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    changes = {key: (was.get(key), now.get(key)) for key in keys}
+    for key, pair in changes.items():
+        section = key.partition(".")[0]
+        if key in _FIXED or section in _FIXED or (key == "ema" and None in pair):
+            raise ConfigError(
+                f"'{checkpoint}' was trained with {key}={pair[0]}, and the recipe says {pair[1]}: "
+                "go on without --config and --set, or choose another --output."
+            )
+    return changes
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested options by their whole names."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def saved_recipe(path: Path) -> Recipe:

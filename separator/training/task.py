@@ -85,6 +85,7 @@ class Task(LightningModule):
         self.tracks = validation_tracks(recipe, self.problems.extend)
         self.cancel = threading.Event()
         self.batches: Batches | None = None
+        self._options: list[dict[str, Any]] = []
 
     def configure_model(self) -> None:
         """Share the weights among the processes, where the recipe says so."""
@@ -104,11 +105,22 @@ class Task(LightningModule):
         """Build the optimizer and its schedule, which advances with every update."""
         fused = self.recipe.precision == "float32"
         optimizer = build_optimizer(self.recipe.optimizer, self.network.modules(), fused=fused)
+        self._options = [{**group, "params": None} for group in optimizer.param_groups]
         schedule = build_schedule(self.recipe.schedule, optimizer, self.recipe.steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_train_start(self) -> None:
+        """Take the optimizer's options from the recipe: those of a checkpoint may be others."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        schedule: Any = self.lr_schedulers()
+        schedule.base_lrs = [options["lr"] for options in self._options]
+        scale = self.recipe.schedule.scale(schedule.last_epoch, self.recipe.steps)
+        for group, options in zip(optimizer.param_groups, self._options, strict=True):
+            rate = options["lr"]
+            group.update(options, params=group["params"], initial_lr=rate, lr=rate * scale)
 
     def train_dataloader(self) -> Iterable[Tensor]:
         """Return the batches from where the run is."""
