@@ -78,6 +78,13 @@ def test_a_resolved_recipe_says_the_same_again():
     assert resolve(recipe.model_dump(mode="json"), "x") == recipe
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("description: x\ndata:\n  batch: 1\n  segment: 2.0\n  batch: 4\n")
+    with pytest.raises(ConfigError, match="'batch' is there twice in line 5"):
+        load_recipe(str(path))
+
+
 def test_changes_reach_into_lists_and_new_sections():
     data = {"data": {"folders": [{"path": "a"}, {"path": "b"}]}}
     apply_change(data, "data.folders.1.path=c")

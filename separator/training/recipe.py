@@ -43,7 +43,22 @@ Names = Annotated[tuple[str, ...], FROM_LIST]
 
 
 class Loader(SAFE_LOADER):  # type: ignore[misc]
-    """The safe loader that also takes `1e-3` for a number, as YAML 1.2 does."""
+    """The safe loader that also takes `1e-3` for a number, as YAML 1.2 does.
+
+    And refuses a key that is there twice, of which the last would count.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of a node."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"'{key.value}' is there twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 Loader.add_implicit_resolver(
