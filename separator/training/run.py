@@ -251,6 +251,7 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     """
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     except OSError as error:
         raise _unwritable(folder, error) from error
