@@ -291,6 +291,12 @@ def test_mono_files_become_two_equal_channels(tmp_path):
     assert torch.equal(batch[:, :, 0], batch[:, :, 1])
 
 
+def test_channels_that_fit_no_network_are_named(tmp_path):
+    options = folder_options(write_songs(tmp_path / "songs", songs=1, channels=3))
+    with pytest.raises(ConfigError, match=r"'song 0' has 3 channels; .* of 2 .* Convert"):
+        stream(options)
+
+
 @pytest.mark.parametrize(("sample_type", "error"), [("int16", 0.5 / 32767), ("float16", 2.0**-11)])
 @pytest.mark.parametrize("peak", [0.5, 2.5])
 def test_two_bytes_are_enough(sample_type, error, peak):

@@ -160,7 +160,7 @@ class Cache:
             return np.repeat(audio, self.channels, axis=0)
         raise ConfigError(
             f"'{track.name}' has {track.channels} channels; a network of {self.channels} can't be "
-            "trained on it."
+            f"trained on it. Convert its files to {self.channels} or 1, or move it elsewhere."
         )
 
 
