@@ -73,6 +73,11 @@ def test_an_exported_model_says_how_it_was_trained(tmp_path, cli):
     with pytest.raises(ConfigError, match="a card 'my-run'"):
         export(tmp_path / "runs/My Run", tmp_path / "models")
     export(tmp_path / "runs/My Run/last.ckpt", tmp_path / "models", name="other")
+    with pytest.raises(ConfigError, match="'name'"):
+        export(tmp_path / "runs/My Run", tmp_path / "models", name="No Name")
+    files = {path.name for path in (tmp_path / "models").rglob("*.*")}
+    names = ("my-run", "other")
+    assert files == {f"{name}.{end}" for name in names for end in ("yaml", "safetensors")}
 
 
 def test_weights_that_float16_cannot_hold_are_refused(tmp_path):

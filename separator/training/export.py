@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from separator.cards import NOT_STATED, Card, write_card
 from separator.checkpoints.states import load_state
-from separator.downloads import sha256_of
 from separator.errors import ConfigError, ModelError
 from separator.schema import validate
 from separator.training.building import initial_network
@@ -96,40 +96,41 @@ def write_model(
         ConfigError: the name isn't allowed.
     """
     file = folder / "weights" / f"{name}.safetensors"
-    weights = _half(network)
+    part = file.with_suffix(".part")
+    weights = save(_half(network), metadata={"format": "pt"})
+    card = validate(
+        Card,
+        {
+            "name": name,
+            "description": description or recipe.description,
+            "network": recipe.network,
+            "parameters": recipe.parameters,
+            "stems": list(recipe.stems),
+            "sample_rate": recipe.sample_rate,
+            "channels": recipe.channels,
+            "segment": recipe.segment,
+            "overlap": recipe.validation.overlap if recipe.validation else 0.25,
+            "weights": {
+                "file": f"weights/{file.name}",
+                "sha256": sha256(weights).hexdigest(),
+                "bytes": len(weights),
+                "format": "safetensors",
+            },
+            "licence": licence,
+            "training_data": describe_data(recipe),
+            "source": source,
+        },
+        f"{name}.yaml",
+    )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        save_file(weights, part, metadata={"format": "pt"})
+        part.write_bytes(weights)
         part.replace(file)
-        file.chmod(0o644)
-        card = validate(
-            Card,
-            {
-                "name": name,
-                "description": description or recipe.description,
-                "network": recipe.network,
-                "parameters": recipe.parameters,
-                "stems": list(recipe.stems),
-                "sample_rate": recipe.sample_rate,
-                "channels": recipe.channels,
-                "segment": recipe.segment,
-                "overlap": recipe.validation.overlap if recipe.validation else 0.25,
-                "weights": {
-                    "file": f"weights/{file.name}",
-                    "sha256": sha256_of(file),
-                    "bytes": file.stat().st_size,
-                    "format": "safetensors",
-                },
-                "licence": licence,
-                "training_data": describe_data(recipe),
-                "source": source,
-            },
-            f"{name}.yaml",
-        )
         write_card(card, folder)
     except OSError as error:
         raise ModelError(f"Can't write to '{folder}': {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
     return card
 
 
