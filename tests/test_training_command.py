@@ -87,3 +87,14 @@ def test_the_dry_run_says_what_a_recipe_costs(cli):
     ):
         assert word in done.stdout
     assert not Path("runs").exists()
+
+
+def test_the_dry_run_of_pruning_is_of_what_is_left(cli):
+    Path("small.yaml").write_text(yaml.safe_dump(TINY))
+
+    def macs(heads: int, *ratio: str) -> str:
+        changes = ("--set=parameters.ff_expansion=1", f"--set=parameters.heads={heads}")
+        done = cli("train", "--config", "small.yaml", "--dry-run", *changes, *ratio)
+        return next(line for line in done.stdout.splitlines() if line.startswith("MACs"))
+
+    assert macs(2, "--prune", "0.5") == macs(1) != macs(2)

@@ -7,13 +7,14 @@ import reference
 import torch
 from training_runs import TINY, recipe
 
-from separator.errors import ConfigError
+from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
 from separator.training import prune as prune_module
 from separator.training import task as task_module
 from separator.training.building import bare_network
 from separator.training.export import export
 from separator.training.prune import Gate, add_gates, learn_gates, prune, shrink, smaller
+from separator.training.recipe import load_recipe
 from separator.training.run import train
 from separator.zoo import find_card, load_network
 
@@ -32,6 +33,11 @@ def test_a_gate_passes_the_best_and_lets_the_others_learn():
     out.sum().backward()
     slope = gate.scores.sigmoid() * (1 - gate.scores.sigmoid())
     torch.testing.assert_close(gate.scores.grad, slope.detach() * torch.tensor([3.0, 7.0, 0.3]))
+
+
+def test_a_gate_may_have_one_unit():
+    gate = Gate(torch.tensor([[1.0, 2.0]]), units=1, keep=1)
+    assert gate.scores.tolist() == [0.0]
 
 
 def test_half_of_the_units_are_left():
@@ -75,6 +81,14 @@ def test_only_the_scores_learn():
             assert torch.equal(parameter, frozen[name])
 
 
+def test_a_loss_that_is_not_finite_chooses_nothing():
+    plan = recipe(parameters=WIDE)
+    network, small = bare_network(plan), bare_network(smaller(plan, 0.5))
+    gates = add_gates(network, small)
+    with pytest.raises(ModelError, match="isn't finite at step 1"):
+        learn_gates(network, gates, plan, iter([torch.full((1, 2, 2, 800), torch.nan)]), steps=1)
+
+
 def test_a_pruned_model_is_a_model_like_any_other(tmp_path, validation, monkeypatch):
     monkeypatch.setattr(prune_module, "build_data", task_module.build_data)
     monkeypatch.setattr(prune_module, "validation_tracks", task_module.validation_tracks)
@@ -83,11 +97,13 @@ def test_a_pruned_model_is_a_model_like_any_other(tmp_path, validation, monkeypa
     plan = recipe(
         parameters=WIDE, start=str(tmp_path / "models/wide.yaml"), steps=4, validation=validation
     )
-    pruned = prune(plan, tmp_path / "pruned", 0.5)
+    pruned = prune(plan, tmp_path / "pruned", 0.5, until=2)
     before, after = pruned.macs
     assert 0.3 * before < after < 0.9 * before
-    assert pruned.result.step == 4
+    assert pruned.result.step == 2
     assert all(math.isfinite(score) for score in pruned.sdr)
+    own = load_recipe(str(tmp_path / "pruned/recipe.yaml"))
+    assert train(own, tmp_path / "pruned", resume=True).step == 4
     card = export(tmp_path / "pruned", tmp_path / "models", name="narrow")
     assert (card.parameters["heads"], card.parameters["ff_expansion"]) == (2, 2)
     narrow = load_network(find_card(str(tmp_path / "models/narrow.yaml")))

@@ -63,7 +63,7 @@ def train(
     partial = ["allow_partial=true"] if allow_partial else []
     recipe = _recipe(config, folder, [*(changes or []), *partial], resume)
     if dry_run:
-        _show_costs(recipe)
+        _show_costs(recipe if ratio is None or resume else _smaller(recipe, ratio))
         return
     from separator.datasets.problems import DatasetError
     from separator.training.callbacks import Stopped
@@ -71,7 +71,7 @@ def train(
 
     try:
         if ratio is not None and not resume:
-            result = _prune(recipe, folder, ratio)
+            result = _prune(recipe, folder, ratio, until)
         else:
             result = run(recipe, folder, resume=resume, until=until, report=_tell)
     except DatasetError as error:
@@ -143,12 +143,18 @@ def _recipe(config: str | None, folder: Path, changes: list[str], resume: bool) 
     return load_recipe(config or str(saved), changes)
 
 
-def _prune(recipe: "Recipe", folder: Path, ratio: float) -> "Result":
+def _smaller(recipe: "Recipe", ratio: float) -> "Recipe":
+    from separator.training.prune import smaller
+
+    return smaller(recipe, ratio)
+
+
+def _prune(recipe: "Recipe", folder: Path, ratio: float, until: int | None) -> "Result":
     """Prune, and say what that changed."""
     from separator.training.dryrun import rounded
     from separator.training.prune import prune
 
-    pruned = prune(recipe, folder, ratio, report=_tell)
+    pruned = prune(recipe, folder, ratio, until=until, report=_tell)
     before, after = pruned.macs
     message(
         f"MACs per second of music: {rounded(before)} before, {rounded(after)} after "
@@ -172,10 +178,12 @@ def _tell(report: "Report") -> None:
         return
     place = f"step {report.step}/{report.steps}"
     if "loss" in report.metrics:
-        message(
-            f"{place}: loss {report.metrics['loss']:.4g}, {report.speed:.3g} s of audio per "
-            f"second, {report.waiting:.1%} waiting for data"
+        speed = (
+            f", {report.speed:.3g} s of audio per second, {report.waiting:.1%} waiting for data"
+            if report.speed
+            else ""  # while units are chosen
         )
+        message(f"{place}: loss {report.metrics['loss']:.4g}{speed}")
         return
     scores = (f"{name.removeprefix('sdr/')} {sdr:.2f}" for name, sdr in report.metrics.items())
     message(f"{place}: SDR in dB: {', '.join(scores)}")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from separator.errors import ConfigError
+from separator.errors import ConfigError, ModelError
 from separator.networks.layers import Attention, FeedForward
 from separator.runner import pick_device
 from separator.training.building import bare_network, initial_network
@@ -60,7 +60,7 @@ class Gate(nn.Module):
     def __init__(self, weight: Tensor, units: int, keep: int) -> None:
         super().__init__()
         norms = weight.detach().unflatten(1, (units, -1)).norm(dim=(0, 2))
-        self.scores = nn.Parameter((norms - norms.mean()) / norms.std().clamp_min(1e-6))
+        self.scores = nn.Parameter((norms - norms.mean()) / norms.std(correction=0).clamp_min(1e-6))
         self.keep = keep
 
     @property
@@ -128,7 +128,11 @@ def learn_gates(
     steps: int,
     report: Callable[[Report], None] | None = None,
 ) -> None:
-    """Train the scores, and nothing else."""
+    """Train the scores, and nothing else.
+
+    Raises:
+        ModelError: the loss isn't finite.
+    """
     torch.manual_seed(recipe.seed)
     optimizer = torch.optim.Adam([gate.scores for gate in gates.values()], lr=_RATE)
     device = next(network.parameters()).device
@@ -137,6 +141,8 @@ def learn_gates(
         mixture, targets = targets.sum(1), targets[:, : len(recipe.stems)]
         terms = recipe.loss.terms(network(mixture), targets, mixture, recipe.sample_rate)
         loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise ModelError(f"The loss isn't finite at step {step} of choosing units.")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -176,6 +182,7 @@ def prune(
     folder: Path,
     ratio: float,
     *,
+    until: int | None = None,
     report: Callable[[Report], None] | None = None,
 ) -> Pruned:
     """Prune the model that a recipe starts from, then train what is left by the recipe.
@@ -221,7 +228,7 @@ def prune(
         reduced, small.cpu(), folder / "pruned", name="start", source=f"'{recipe.start}', pruned"
     )
     start = str((folder / "pruned" / f"{card.name}.yaml").resolve())
-    result = train(reduced.model_copy(update={"start": start}), folder, report=report)
+    result = train(reduced.model_copy(update={"start": start}), folder, until=until, report=report)
     macs = (analyse(recipe).macs, analyse(reduced).macs)
     if sdr_before is None or result.sdr is None:
         return Pruned(macs, None, result)
