@@ -27,6 +27,8 @@ better on these than on others.)
 import argparse
 import math
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -373,7 +375,8 @@ def launch(options: argparse.Namespace) -> None:
     # again at every layer costs as much as computing with them.
     os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 36))
-    mp.spawn(train, args=(options,), nprocs=options.processes)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and end the processes first
+    mp.spawn(train, args=(options,), nprocs=options.processes, daemon=True)
 
 
 def main() -> None:
