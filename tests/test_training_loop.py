@@ -1,6 +1,7 @@
 """Training runs, of tiny networks on noise: exact to the bit, and safe when something happens."""
 
 import errno
+import inspect
 import sys
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import reference
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from safetensors.torch import load_file
 from torch import Tensor
 from training_runs import TINY, Noise, assert_learnt_the_same, recipe, track
@@ -15,6 +17,8 @@ from training_runs import TINY, Noise, assert_learnt_the_same, recipe, track
 from separator.datasets import LoadedAudio, Track
 from separator.errors import ConfigError, ModelError
 from separator.inference import Plan
+from separator.training import callbacks as callbacks_module
+from separator.training import run as run_module
 from separator.training import task as task_module
 from separator.training.batches import Batches
 from separator.training.building import checkpoint_activations
@@ -191,6 +195,47 @@ def test_samples_can_be_heard_and_seen_in_the_log(tmp_path, validation):
     assert events.Audio("vocals")[0].sample_rate == 8000
     rates = [event.value for event in events.Scalars("rate")]
     assert rates[0] == pytest.approx(0.001 / 5)  # the first of five steps of warming up
+
+
+class Wandb(CSVLogger):
+    """A logger that is called as Weights & Biases' is, and remembers what it is told."""
+
+    def __init__(self, name, save_dir, *, project):
+        super().__init__(save_dir, project, name)
+        self.audio, self.images = {}, {}
+
+    def log_audio(self, key, audios, step, *, sample_rate):
+        self.audio[key] = (audios[0].shape, step, sample_rate)
+
+    def log_image(self, key, images, step):
+        self.images[key] = (images[0].ndim, step)
+
+
+def test_samples_go_to_weights_and_biases(tmp_path, validation, monkeypatch):
+    loggers = []
+    for module in (run_module, callbacks_module):
+        monkeypatch.setattr(module, "WandbLogger", Wandb)
+    finalize = Wandb.finalize
+    monkeypatch.setattr(
+        Wandb, "finalize", lambda self, status: loggers.append(self) or finalize(self, status)
+    )
+    log = {"every": 1, "tensorboard": False, "wandb": "songs"}
+    train(recipe(validation={**validation, "excerpt": 0.1}, log=log), tmp_path)
+    (logger,) = loggers
+    assert (logger.name, logger.version) == ("songs", tmp_path.name)
+    assert logger.audio == dict.fromkeys(("mixture", "vocals", "other"), ((800, 2), 4, [8000]))
+    assert logger.images == dict.fromkeys(("mixture", "vocals", "other"), (2, 4))
+    arguments = inspect.signature(WandbLogger)
+    assert arguments.bind("run", tmp_path, project="songs").arguments["save_dir"] == tmp_path
+
+
+def test_weights_and_biases_must_be_installed(tmp_path, monkeypatch):
+    def missing(*_, **__):
+        raise ModuleNotFoundError("wandb")
+
+    monkeypatch.setattr(run_module, "WandbLogger", missing)
+    with pytest.raises(ConfigError, match=r"'log.wandb' needs .*pip install wandb"):
+        train(recipe(log={"wandb": "songs"}), tmp_path)
 
 
 def test_scores_are_those_of_the_averaged_weights(tmp_path, validation):
