@@ -5,6 +5,7 @@ runs/pocket/recipe.yaml      what was done, every option resolved
             best/            the checkpoints with the highest SDR
             events...        for TensorBoard
             failed-....      the batch on which the loss wasn't finite, if that happened
+            run.lock         held by the process that trains here
 """
 
 from __future__ import annotations
