@@ -130,7 +130,7 @@ def test_fine_tuning_starts_from_a_file_of_one_target(tmp_path):
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(card))
     own = ("network", "parameters", "stems", "sample_rate")
     plan = {key: value for key, value in TINY.items() if key not in own}
-    plan["optimizer"] = {"name": "adamw", "rate": 0.001}
+    plan |= {"optimizer": {"name": "adamw", "rate": 0.001}, "background": ["other"]}
     network = initial_network(resolve({**plan, "start": str(tmp_path / "one.yaml")}, "test"))
     for key, value in network.state_dict().items():
         assert torch.equal(value, trained.state_dict()[key])

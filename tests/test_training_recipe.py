@@ -61,6 +61,7 @@ def changed(*changes: str) -> dict:
         ("lora={}", "'lora' changes a trained model"),
         ("parameters.stems=[a]", "'stems' is a field of the recipe itself"),
         ("background=[other]", "need different names"),
+        ("stems=[other]", "mixtures of 'other' alone hold nothing to separate; name what else"),
         ("validation={every: 1}", "give either 'folder' or 'generated'"),
     ],
 )
@@ -110,16 +111,21 @@ def test_a_recipe_that_starts_from_a_model_takes_its_network():
     assert recipe.start == "pocket"
     assert (recipe.network, recipe.parameters) == (card.network, card.parameters)
     assert (recipe.stems, recipe.sample_rate) == (card.stems, card.sample_rate)
-    assert load_recipe("finetune", ["stems=[a]"]).stems == ("a",)
+    assert load_recipe("finetune", ["stems=[a, b]"]).stems == ("a", "b")
     changed = load_recipe("finetune", ["parameters.ff_dropout=0.1"])
     assert changed.parameters == {**card.parameters, "ff_dropout": 0.1}
     other = load_recipe("finetune", ["network=open_unmix", "parameters.n_fft=1024"])
     assert other.parameters == {"n_fft": 1024}
 
 
+def test_one_stem_may_be_mended_where_none_is_separated():
+    data = changed("stems=[other]", "augmentation.codec={}")
+    assert resolve(data, "x").stems == ("other",)
+
+
 def test_a_model_that_holds_no_weights_is_refused():
     with pytest.raises(ConfigError, match=r"'mdx_onnx' has no weights that .* than"):
-        analyse(load_recipe("finetune", ["start=mdx-net-1-9703"]))
+        analyse(load_recipe("finetune", ["start=mdx-net-1-9703", "background=[other]"]))
 
 
 def test_pocket_is_the_bundled_model():
@@ -168,6 +174,7 @@ def test_analysis_counts_what_is_known():
             "network": "open_unmix",
             "parameters": {"n_fft": 256, "hop_length": 64, "hidden_size": 8, "layers": 1},
             "stems": ["vocals"],
+            "background": ["other"],
             "channels": 1,
             "data": {"segment": 0.1, "batch": 1, "synthetic": {}},
         },

@@ -32,7 +32,7 @@ from separator.cards import NOT_STATED, Card, Overlap, Seconds, Stem, Text
 from separator.errors import ConfigError, nearest
 from separator.resources import data_folder
 from separator.schema import FROM_LIST, SAFE_LOADER, Count, Positive, Strict, read_yaml, validate
-from separator.training.augmentation import AugmentationOptions
+from separator.training.augmentation import MIXTURE_EFFECTS, AugmentationOptions
 from separator.training.data import DataOptions
 from separator.training.losses import LossOptions
 from separator.training.optimizers import OptimizerOptions
@@ -230,6 +230,12 @@ class Recipe(Strict):
         names = (*self.stems, *self.background)
         if len(set(names)) < len(names):
             raise ValueError(f"stems and background need different names ({', '.join(names)})")
+        changed = any(getattr(self.augmentation, effect) for effect in MIXTURE_EFFECTS)
+        if len(names) == 1 and not changed:
+            raise ValueError(
+                f"mixtures of '{names[0]}' alone hold nothing to separate; name what else is in "
+                "them in 'background', as in [instrumental]"
+            )
         if self.patience and not self.validation:
             raise ValueError("'patience' counts validations, and there is no 'validation'")
         if self.hardware.strategy == "fsdp" and self.precision == "float16":
