@@ -85,11 +85,12 @@ def test_workers_outlive_the_signal_that_everybody_gets(number):
 
 def test_workers_end_with_the_run(tmp_path, monkeypatch):
     """Python's end would wait for those that are left, which ignore its signal."""
+    before = multiprocessing.active_children()  # of other tests
     batches = Batches(Noise(2, 2, 800), 4, workers=1)
     monkeypatch.setattr(task_module, "build_data", lambda *_, **__: batches)
     train(recipe(steps=2), tmp_path)
     assert batches.position >= 2
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
