@@ -5,7 +5,7 @@ import torch
 
 from separator.errors import ConfigError
 from separator.training.hardware import check_devices, training_device
-from separator.training.recipe import HardwareOptions, load_recipe
+from separator.training.recipe import HardwareOptions, Recipe, load_recipe
 from separator.training.run import train
 
 
@@ -44,12 +44,25 @@ def test_missing_devices_are_named_before_anything_is_written(cards, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def asking_for(accelerator: str, devices: int = 1, precision: str = "float32") -> Recipe:
+    hardware = [f"hardware.accelerator={accelerator}", f"hardware.devices={devices}"]
+    return load_recipe("debug", [*hardware, f"precision={precision}"])
+
+
 def test_too_few_devices_are_named(cards):
     cards(2)
-    check_devices(HardwareOptions(accelerator="gpu", devices=2))
-    check_devices(HardwareOptions(accelerator="cpu", devices=3))
+    check_devices(asking_for("gpu", 2))
+    check_devices(asking_for("cpu", 3))
     with pytest.raises(ConfigError, match=r"is 8, and this computer has 2 .*devices=2"):
-        check_devices(HardwareOptions(accelerator="gpu", devices=8))
+        check_devices(asking_for("gpu", 8))
+
+
+def test_a_cpu_trains_in_bfloat16_not_float16(cards):
+    cards(1)
+    check_devices(asking_for("auto", precision="float16"))
+    check_devices(asking_for("cpu", precision="bfloat16"))
+    with pytest.raises(ConfigError, match="precision=bfloat16"):
+        check_devices(asking_for("cpu", precision="float16"))
 
 
 def test_a_dry_run_goes_without_the_device(cards, cli):

@@ -3,7 +3,7 @@
 import torch
 
 from separator.errors import ConfigError
-from separator.training.recipe import HardwareOptions
+from separator.training.recipe import HardwareOptions, Recipe
 
 #: Which devices may be meant, the first that is there is taken, as Lightning does.
 _MEANT = {"auto": ("cuda", "mps", "cpu"), "gpu": ("mps", "cuda"), "mps": ("mps",), "cpu": ("cpu",)}
@@ -25,14 +25,17 @@ def training_device(hardware: HardwareOptions) -> torch.device:
     )
 
 
-def check_devices(hardware: HardwareOptions) -> None:
-    """Refuse a recipe for more devices than this computer has; processes on a CPU are free.
+def check_devices(recipe: Recipe) -> None:
+    """Refuse a recipe for more or other devices than this computer's; processes on a CPU are free.
 
     Raises:
-        ConfigError: there are fewer, or none of the kind.
+        ConfigError: there are fewer, or none of the kind, or they don't know the precision.
     """
+    hardware = recipe.hardware
     device = training_device(hardware)
     count = _found()[device.type]
+    if device.type == "cpu" and recipe.precision == "float16":
+        raise ConfigError("A CPU trains in float32 or bfloat16: use --set precision=bfloat16.")
     if device.type != "cpu" and hardware.devices > count:
         raise ConfigError(
             f"'hardware.devices' is {hardware.devices}, and this computer has {count} of '"

@@ -101,7 +101,7 @@ def train(
         check_new(folder)
     if resume and not last.exists():
         raise ConfigError(f"There is nothing to resume: '{last}' doesn't exist.")
-    check_devices(recipe.hardware)
+    check_devices(recipe)
     keep_all_freed_memory()
     reporter = Reporter(report, recipe.log.every, changes_since(last, recipe) if resume else {})
     saver = Saver(folder, recipe.save.every, threading.Event())
