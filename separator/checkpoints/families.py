@@ -41,7 +41,7 @@ def _infer_roformer(state: State, given: Mapping[str, Any], *, mel: bool) -> Inf
     dim = state["band_split.to_features.0.1.weight"].shape[0]
     heads = state[f"{block}.0.to_gates.weight"].shape[0]
     linears = _indices(state, f"{mask}.")
-    parameters = {
+    parameters: dict[str, Any] = {
         "dim": dim,
         "depth": len(_indices(state, "layers.")),
         "heads": heads,
