@@ -15,7 +15,14 @@ from separator.training.synthesis.soundfont import Channel, midi_file
 from separator.training.synthesis.speech import installed_voices
 from separator.training.synthesis.styles import GROOVES, STYLES
 from separator.training.synthesis.tones import Modulated, Wavetable
-from separator.training.synthesis.voice import VOWELS, Singer, phrases, sing, sung_vowels
+from separator.training.synthesis.voice import (
+    VOWELS,
+    Singer,
+    phrases,
+    pitch_curve,
+    sing,
+    sung_vowels,
+)
 
 FAMILY_LIST = sorted(
     {(name, family) for group in FAMILIES.values() for name, family in group.items()}, key=str
@@ -105,6 +112,27 @@ def test_bass_is_below_the_melody():
     written = compose(2, 30.0)
     pitches = {part.role: np.mean([n.pitch for n in part.notes]) for part in written.parts}
     assert pitches["bass"] < 48 < pitches["melody"]
+
+
+def test_hip_hop_is_rapped_fast_and_off_the_scale():
+    written = [compose(seed, 30.0, "hip hop") for seed in range(30)]
+    parts = [part for song in written for part in song.parts if part.stem == "vocals"]
+    lines = {role: [p.notes for p in parts if p.role == role] for role in ("rap", "melody")}
+    assert 10 < len(lines["rap"]) < 26 and len(lines["rap"]) + len(lines["melody"]) == 30
+    gap = {role: np.median(np.diff([n.start for n in notes[0]])) for role, notes in lines.items()}
+    assert gap["rap"] < 0.7 * gap["melody"]
+    tones = np.array([note.pitch for notes in lines["rap"] for note in notes])
+    assert np.mean(tones == tones.round()) < 0.01
+    assert all(part.role != "rap" for seed in range(20) for part in compose(seed, 9.0, "pop").parts)
+
+
+def test_a_rapper_holds_no_note():
+    singer = Singer.draw(np.random.default_rng(4)).speaking()
+    notes = tuple(Note(0.2 * i, 0.2, 60.0 - i, 0.8) for i in range(10))
+    hertz = pitch_curve(singer, notes, 2 * SAMPLE_RATE, np.random.default_rng(0))
+    still = np.abs(np.diff(hertz[::1000])) < 1e-3 * hertz[:-1000:1000]
+    assert np.mean(still) < 0.3
+    assert hertz[-1000:].mean() < 0.7 * hertz[:1000].mean()
 
 
 def test_players_rest():

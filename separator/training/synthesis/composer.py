@@ -7,6 +7,7 @@ entries and rests. Everything random comes from one generator, so a seed is a so
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,7 +109,10 @@ def compose(seed: int, duration: float, style: str | None = None) -> Song:
         presence = _presence(rng, sections, 0.9 if i == 0 else 0.6)
         parts.append(Part("other", role, _play(sketch, player(sketch), presence)))
     sung = _presence(rng, sections, 0.75)
-    parts.append(Part("vocals", "melody", _play(sketch, _melody(sketch, 57, 74), sung)))
+    if sketch.style.rap and rng.random() < sketch.style.rap:
+        parts.append(Part("vocals", "rap", _play(sketch, _rap(sketch), sung)))
+    else:
+        parts.append(Part("vocals", "melody", _play(sketch, _melody(sketch, 57, 74), sung)))
     if rng.random() < 0.5:
         solo = {section for section in range(sections) if section not in sung}
         parts.append(Part("other", "lead", _play(sketch, _melody(sketch, 60, 82), solo)))
@@ -314,6 +318,26 @@ def _melody(sketch: Sketch, low: int, high: int) -> Player:
             if beat % 2 == 0:
                 place = nearest_chord_tone(bar)
             notes.append(sketch.note(bar, beat, length, scale[place], 0.8))
+        return notes
+
+    return play
+
+
+def _rap(sketch: Sketch) -> Player:
+    """Lines of fast syllables, one a bar, in a speaker's tones: stressed on beats, then falling."""
+    rng = sketch.rng
+    base = float(rng.uniform(54, 60))
+    flows = [np.flatnonzero(rng.random(16) < rng.uniform(0.5, 0.95)) for _ in range(3)]
+
+    def play(bar: Bar) -> list[Note]:
+        flow = flows[(bar.position + bar.section) % 3]
+        steps: list[int] = flow[flow < rng.choice((12, 14, 16))].tolist()  # then a breath
+        notes = []
+        for step, following in pairwise([*steps, 16]):
+            stress = 2.5 if step % 4 == 0 else 0.0
+            tone = base + stress + 3.0 * (1 - step / 16) + float(rng.normal(0, 0.8))
+            length = min(following - step, 2) / 4
+            notes.append(sketch.note(bar, step / 4, length, tone, 0.9 if stress else 0.7))
         return notes
 
     return play

@@ -151,12 +151,12 @@ def _treated(audio: Audio, tempo: float, rng: Generator, chance: float) -> Audio
 
 
 def _vocals(song: Song, parts: list[Part], length: int, palette: Palette, rng: Generator) -> Audio:
-    """Render a singer, perhaps doubled, and a choir where the song has one."""
+    """Render a singer or rapper, perhaps doubled, and a choir where the song has one."""
     out = np.zeros((2, length), dtype=np.float32)
     for part in parts:
-        choir = part.role == "backing"
-        singer = Singer.draw(rng)
-        spoken = bool(palette.voices) and not choir and rng.random() < 0.65
+        choir, rap = part.role == "backing", part.role == "rap"
+        singer = Singer.draw(rng).speaking() if rap else Singer.draw(rng)
+        spoken = bool(palette.voices) and not choir and (rap or rng.random() < 0.65)
         voice = palette.voices[int(rng.integers(len(palette.voices)))] if spoken else ""
         for number in range(3 if choir else int(rng.choice((1, 1, 1, 2)))):
             singer = Singer.draw(rng) if choir else singer

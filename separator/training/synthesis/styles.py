@@ -133,7 +133,10 @@ MINOR_PROGRESSIONS: tuple[tuple[int, ...], ...] = (
 
 @dataclass(frozen=True)
 class Style:
-    """What belongs to a style; `swing` is the most the off-beats are late, `sevenths` a chance."""
+    """What belongs to a style; `swing` is the most the off-beats are late.
+
+    `sevenths` is the chance that a chord has one, `rap` that the words are spoken and not sung.
+    """
 
     tempo: tuple[float, float]
     grooves: tuple[str, ...]
@@ -141,6 +144,7 @@ class Style:
     comping: tuple[str, ...]
     swing: float = 0.0
     sevenths: float = 0.2
+    rap: float = 0.0
 
 
 STYLES: dict[str, Style] = {
@@ -178,6 +182,7 @@ STYLES: dict[str, Style] = {
         ("held", "stabs", "charleston", "halves"),
         0.25,
         0.5,
+        rap=0.6,
     ),
     "funk": Style(
         (92, 118),

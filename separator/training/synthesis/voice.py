@@ -1,4 +1,4 @@
-"""A singing voice: a glottal source at the melody's pitch under a vocal tract's envelope.
+"""A singing or rapping voice: a glottal source at its pitch under a vocal tract's envelope.
 
 The source is a harmonic wave with portamento, vibrato and jitter, plus breath. The tract is a track
 of spectral envelopes: vowels as five resonances with consonants between them, or the envelopes of
@@ -9,7 +9,7 @@ Reference: Klatt (1980), Software for a cascade/parallel formant synthesizer; vo
 Peterson and Barney (1952).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import fft
@@ -99,6 +99,10 @@ class Singer:
             high_formants=(rng.uniform(3100, 3700), rng.uniform(4000, 5200)),
             octave=0 if female else -12,
         )
+
+    def speaking(self) -> "Singer":
+        """Return the same voice when it raps: its pitch follows the words and never rests."""
+        return replace(self, vibrato_cents=0.0, glide=0.08, jitter=self.jitter + 8)
 
 
 def pitch_curve(singer: Singer, notes: tuple[Note, ...], length: int, rng: Generator) -> Audio:
