@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from separator.errors import ConfigError
+from separator.errors import ConfigError, SeparatorError
 from separator.training.dryrun import analyse, rounded
 from separator.training.memory import what_to_change
 from separator.training.optimizers import OptimizerOptions, Together, build_optimizer
@@ -104,6 +104,13 @@ def test_changes_reach_into_lists_and_new_sections():
 def test_unknown_recipes_are_refused_with_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'debug'"):
         load_recipe("debgu")
+
+
+def test_a_saved_recipe_needs_its_card_no_more():
+    whole = load_recipe("finetune").model_dump(mode="json") | {"start": "a card that is gone"}
+    assert resolve(whole, "recipe.yaml").network == "bs_roformer"
+    with pytest.raises(SeparatorError, match="a card that is gone"):
+        resolve({key: value for key, value in whole.items() if key != "stems"}, "recipe.yaml")
 
 
 def test_a_recipe_that_starts_from_a_model_takes_its_network():

@@ -292,6 +292,9 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     return resolve(data, path.name)
 
 
+_OF_A_NETWORK = {"network", "parameters", "stems", "sample_rate", "channels"}
+
+
 def resolve(data: dict[str, Any], where: str) -> Recipe:
     """Check a mapping; what it leaves open about the network comes from the card it starts from.
 
@@ -300,7 +303,7 @@ def resolve(data: dict[str, Any], where: str) -> Recipe:
         ModelError: the model to start from is unknown.
     """
     start = data.get("start")
-    if isinstance(start, str):
+    if isinstance(start, str) and not data.keys() >= _OF_A_NETWORK:  # a saved recipe has all
         card = _network_of(start, where)
         parameters = data.get("parameters", {})
         if data.get("network", card["network"]) == card["network"] and isinstance(parameters, dict):
@@ -317,8 +320,7 @@ def _network_of(start: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: 'start': '{start}' is an ensemble; name one of its models.")
     if card.weights.format == "demucs":  # the file knows its hyper-parameters, the card may not
         card, _ = read_model(card)
-    fields = ("network", "parameters", "stems", "sample_rate", "channels")
-    return {field: getattr(card, field) for field in fields}
+    return {field: getattr(card, field) for field in _OF_A_NETWORK}
 
 
 def apply_change(data: dict[str, Any], change: str) -> None:
