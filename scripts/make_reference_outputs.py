@@ -8,6 +8,7 @@ the small files that it writes to tests/data.
 
 import sys
 import warnings
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -204,7 +205,129 @@ def conv_tasnet(parameters: dict[str, Any]) -> nn.Module:
     return ConvTasNet(len(parameters["stems"]), msk_activate="relu", **sizes)
 
 
+class VocalRemover(nn.Module):
+    """What audio-separator 0.47.1 does with a track and a network of vocal-remover.
+
+    It needs the packages librosa and samplerate, too.
+    """
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        from audio_separator.separator.uvr_lib_v5 import spec_utils
+
+        super().__init__()
+        self.tools = spec_utils
+        self.newer = "lstm_width" in parameters
+        self.parameters, self.param = parameters, _uvr_settings(parameters)
+        self.network = (_cascaded if self.newer else _cascaded_aspp)(parameters, self.param["bins"])
+        self.state_dict = self.network.state_dict
+        self.load_state_dict = self.network.load_state_dict
+
+    def forward(self, mixture: torch.Tensor) -> torch.Tensor:
+        """Separate one example whose length is a multiple of the hop."""
+        import librosa
+
+        bands, newer = self.param["band"], self.newer
+        wave, specs = mixture[0].numpy(), {}
+        for number in range(len(bands), 0, -1):
+            band = bands[number]
+            if number < len(bands):
+                rates = {"orig_sr": bands[number + 1]["sr"], "target_sr": band["sr"]}
+                wave = librosa.resample(wave, **rates, res_type=band["res_type"])
+            specs[number] = self.tools.wave_to_spectrogram(
+                wave, band["hl"], band["n_fft"], self, number, newer
+            )
+        spec = self.tools.combine_spectrograms(specs, self, newer)
+        mask = self.mask(np.abs(spec))
+        estimates = [
+            self.tools.cmb_spectrogram_to_wave(part, self, *self.highest(part, specs), newer)
+            for part in (mask * spec, (1 - mask) * spec)
+        ]
+        return torch.from_numpy(np.stack(estimates)[None]).float()
+
+    def mask(self, magnitude: np.ndarray) -> np.ndarray:
+        """Find the mask window by window."""
+        offset, size = self.network.offset, self.parameters.get("window_frames", 512)
+        left, right, step = self.tools.make_padding(magnitude.shape[2], size, offset)
+        padded = np.pad(magnitude, ((0, 0), (0, 0), (left, right))) / magnitude.max()
+        masks = [
+            self.network.predict_mask(torch.from_numpy(padded[None, :, :, at : at + size]))[0]
+            for at in range(0, padded.shape[2] - size + 1, step)
+        ]
+        mask = torch.cat(masks, dim=2)[:, :, : magnitude.shape[2]].numpy()
+        power = {
+            "value": self.parameters.get("aggressiveness", 0.1) / 2,
+            "split_bin": self.param["band"][1]["crop_stop"],
+            "aggr_correction": None,
+        }
+        return self.tools.adjust_aggr(mask, False, power)
+
+    def highest(self, part: np.ndarray, specs: dict[int, np.ndarray]) -> Any:
+        """Return how many of the highest bins are filled by mirroring, and with what."""
+        if not self.parameters.get("mirror"):
+            return None, None
+        band, end = self.param["band"][len(specs)], self.param["pre_filter_stop"]
+        count = band["n_fft"] // 2 - band["crop_stop"] + end - self.param["pre_filter_start"]
+        known = specs[len(specs)][:, band["n_fft"] // 2 - count : band["n_fft"] // 2]
+        return count, self.tools.mirroring("mirroring", part, known, self)
+
+
+def _uvr_settings(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Write the bands as the settings of Ultimate Vocal Remover do."""
+    front = parameters["front_end"]
+    hop = front["bands"][-1]["hop_length"]
+    bands = {}
+    for number, band in enumerate(front["bands"], start=1):
+        silent, whole = band.get("highpass", (0, 0))
+        full, none = band.get("lowpass", (0, 0))
+        bands[number] = {
+            "sr": 44100 * band["hop_length"] // hop,
+            "hl": band["hop_length"],
+            "n_fft": band["n_fft"],
+            "crop_start": band["crop"][0],
+            "crop_stop": band["crop"][1],
+            "hpf_start": whole - 1,
+            "hpf_stop": silent,
+            "lpf_start": full + 1,
+            "lpf_stop": none + 1,
+            "convert_channels": band.get("channels"),
+            "res_type": "sinc_fastest" if front.get("downsampling") == "sinc" else "polyphase",
+        }
+    linear = [bin + 1 for bin in front.get("lowpass", ())]
+    start, stop = front.get("rolloff", linear) or (-1, -1)
+    used = sum(band["crop"][1] - band["crop"][0] for band in front["bands"])
+    flags = dict.fromkeys(("reverse", "mid_side", "mid_side_b2"), False)
+    fading = {"pre_filter_start": start, "pre_filter_stop": stop}
+    return {"band": bands, "bins": front.get("bins", used), **fading, **flags}
+
+
+def _cascaded(parameters: dict[str, Any], bins: int) -> nn.Module:
+    from audio_separator.separator.uvr_lib_v5.vr_network.nets_new import CascadedNet
+
+    return CascadedNet(2 * bins, nout=parameters["width"], nout_lstm=parameters["lstm_width"])
+
+
+def _cascaded_aspp(parameters: dict[str, Any], bins: int) -> nn.Module:
+    from audio_separator.separator.uvr_lib_v5.vr_network.nets import CascadedASPPNet
+
+    width = parameters["width"]
+    half, quarter = width // 2, width // 4
+    sizes = [
+        *((2, half), (2, half)),
+        *((2 + half, quarter, 1, 1, 0), (quarter, half)),
+        *((2 + width, half, 1, 1, 0), (half, width)),
+        *((width, 2, 1), (half, 2, 1), (half, 2, 1)),
+    ]
+    architecture = {5: 31191, 6: 129605, 7: 33966}[parameters.get("branches", 5)]
+    network = CascadedASPPNet(2 * bins, sizes, architecture)
+    for module in network.modules():
+        if hasattr(module, "conv7"):  # a module of its own when the public models were trained
+            module.conv7 = deepcopy(module.conv6)
+    return network
+
+
 BUILDERS = {
+    "cascaded_aspp_net": VocalRemover,
+    "cascaded_net": VocalRemover,
     "bs_roformer": roformer,
     "mel_band_roformer": roformer,
     "scnet": scnet,

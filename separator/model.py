@@ -9,7 +9,8 @@
 
 An ensemble is one stream of rows: each member takes one of them and appends what it gives. All
 members run in step, so memory does not grow with the track's length. Only a member that wants mean
-and deviation of what an earlier one gives waits until that is done, and reads it from a file.
+and deviation of what an earlier one gives waits until that is done, and reads it from a file; so
+does a network that wants to know how loud its input gets.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from separator.cards import MIXTURE, AnyCard, Card, Ensemble, Member
 from separator.ensemble import combine, make_consistent
 from separator.errors import ConfigError
 from separator.frames import through_stft
-from separator.inference import Monitor, Plan, in_step, separate_stream, track_statistics
+from separator.inference import (
+    Monitor,
+    Plan,
+    cut_segments,
+    in_step,
+    separate_stream,
+    track_statistics,
+)
 from separator.masks import wiener
 from separator.members import Tree, given, taken, weight
 from separator.runner import Runner
@@ -149,7 +157,7 @@ class Solo:
     @property
     def waits(self) -> bool:
         """As in `Model`."""
-        return False
+        return self.runner.wants_loudest
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -181,20 +189,26 @@ class Solo:
         self, blocks: Iterable[Tensor], monitor: Monitor, statistics: Statistics | None
     ) -> Iterator[Tensor]:
         """As in `Model`."""
-        separate = partial(
-            separate_stream,
-            network=self.runner,
-            plan=self.plan,
-            monitor=monitor,
-            valid_length=self.runner.valid_length,
+        mean, scale = 0.0, 1.0
+        if self.normalized and statistics:
+            mean, scale = statistics[0], statistics[1] + _EPSILON
+            blocks = ((block - mean) / scale for block in blocks)
+        if self.runner.wants_loudest:
+            ahead, blocks = copies(blocks, far=True)
+            self.runner.loudest = self._loudest(ahead, monitor)
+        found = separate_stream(
+            blocks, self.runner, self.plan, monitor, valid_length=self.runner.valid_length
         )
-        if not (self.normalized and statistics):
-            yield from separate(blocks)
-            return
-        mean, scale = statistics[0], statistics[1] + _EPSILON
-        normal = ((block - mean) / scale for block in blocks)
-        for estimates in separate(normal):
-            yield estimates * scale + mean
+        for estimates in found:
+            yield estimates if (mean, scale) == (0.0, 1.0) else estimates * scale + mean
+
+    def _loudest(self, blocks: Iterable[Tensor], monitor: Monitor) -> float:
+        """Measure the track segment by segment."""
+        loudest = 0.0
+        for segment in cut_segments(blocks, self.plan, self.runner.valid_length):
+            monitor.check()
+            loudest = max(loudest, self.runner.measure(segment.audio))
+        return loudest
 
 
 @dataclass(frozen=True)

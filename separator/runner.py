@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +28,7 @@ class Runner:
         device: Where it runs; see `pick_device`.
         precision: Of the core: float32, bfloat16 or float16. Front end and inverse stay float32.
         stems: Indices of the stems to compute; None for all.
+        loudest: The largest magnitude of the track, for a network that wants it.
         augmentations: Of `AUGMENTATIONS`: the mean over the input as it is and its variants.
         notes: What the user should know of the run.
         seconds: Wall-clock time spent in calls so far.
@@ -36,6 +38,7 @@ class Runner:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: torch.dtype = torch.float32
     stems: tuple[int, ...] | None = None
+    loudest: float | None = None
     augmentations: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -66,6 +69,17 @@ class Runner:
         """How many samples the network can separate at once; None for any number."""
         longest: int | None = getattr(self.network, "longest_samples", None)
         return longest
+
+    @property
+    def wants_loudest(self) -> bool:
+        """Whether the network wants to know the largest magnitude of a track before it starts."""
+        return hasattr(self.network, "loudest")
+
+    @torch.inference_mode()
+    def measure(self, segments: Tensor) -> float:
+        """Return the largest magnitude in segments `(..., channels, time)`."""
+        measure: Callable[[Tensor], Tensor] = self.network.loudest  # type: ignore[assignment]
+        return float(measure(segments.flatten(0, -3).to(self.device, torch.float32)).max())
 
     @torch.inference_mode()
     def __call__(self, segments: Tensor) -> Tensor:
@@ -109,7 +123,8 @@ class Runner:
     def _attempt(self, segments: Tensor) -> Tensor | None:
         """Run the network; return None where memory is short but fewer segments may fit."""
         try:
-            estimates: Tensor = self.network(segments, stems=self.stems)
+            known = {} if self.loudest is None else {"loudest": self.loudest}
+            estimates: Tensor = self.network(segments, stems=self.stems, **known)
             return estimates.float()
         except RuntimeError as error:
             if not _out_of_memory(error):

@@ -50,9 +50,9 @@ class STFT(nn.Module):
     ) -> None:
         super().__init__()
         win_length = win_length or n_fft
-        if not 1 <= hop_length <= win_length // 2 <= n_fft // 2:
+        if not (1 <= hop_length <= 3 * win_length / 4 and win_length <= n_fft):
             raise ConfigError(
-                "An STFT needs 1 <= hop_length <= win_length / 2 and win_length <= n_fft; "
+                "An STFT needs 1 <= hop_length <= 3 / 4 win_length and win_length <= n_fft; "
                 f"got {hop_length}, {win_length} and {n_fft}."
             )
         self.n_fft = n_fft

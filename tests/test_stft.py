@@ -9,6 +9,7 @@ CONVENTIONS = [
     {"n_fft": 512, "hop_length": 111},
     {"n_fft": 512, "hop_length": 110, "win_length": 300},
     {"n_fft": 512, "hop_length": 256, "normalized": True},
+    {"n_fft": 768, "hop_length": 512},
     {"n_fft": 512, "hop_length": 256, "window": None},
     {"n_fft": 510, "hop_length": 100, "window": None, "normalized": True},
 ]
@@ -90,7 +91,7 @@ def test_leading_dimensions_of_the_inverse_are_free():
     )
 
 
-@pytest.mark.parametrize(("hop", "win"), [(0, 512), (257, 512), (128, 1024)])
+@pytest.mark.parametrize(("hop", "win"), [(0, 512), (385, 512), (128, 1024)])
 def test_refuses_impossible_sizes(hop, win):
     with pytest.raises(ConfigError, match="hop_length"):
         STFT(512, hop, win)

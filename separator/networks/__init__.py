@@ -25,6 +25,8 @@ NETWORKS = {
     "tfc_tdf_v2": "separator.networks.tfc_tdf_v2:TfcTdfV2",
     "mdx_net": "separator.networks.mdx_net:MdxNet",
     "mdx_onnx": "separator.networks.mdx_onnx:MdxOnnx",
+    "cascaded_aspp_net": "separator.networks.cascaded_aspp:CascadedAsppNet",
+    "cascaded_net": "separator.networks.cascaded_net:CascadedNet",
     "demucs": "separator.networks.demucs:Demucs",
     "hdemucs": "separator.networks.hdemucs:HDemucs",
     "htdemucs": "separator.networks.htdemucs:HTDemucs",
