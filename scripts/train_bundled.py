@@ -335,7 +335,9 @@ def _card(path: Path) -> Card:
         "weights": {"file": f"weights/{path.name}", "format": "safetensors", **numbers},
         "licence": "MIT",
         "note": "Made on two busy CPU cores in six hours: it shows the program at work, and real "
-        "music sounds unlike what it was trained on. Use a larger model for your songs.",
+        "music sounds unlike what it was trained on. Use a larger model for your songs. It is weak "
+        "where a stem is 10 dB below the song, in other instruments most of all, takes some of a "
+        "lead instrument for a singer while nobody sings, and has never heard rap.",
         "training_data": "Synthetic music only: songs composed and played by a seeded generator",
         "source": "scripts/train_bundled.py",
     }
