@@ -6,28 +6,32 @@ gives data/synthetic/{train,test}/SONG/{mixture,drums,bass,other,vocals}.wav, 16
 A seed decides every sample (as long as the same soundfonts and voices are installed), songs are
 rendered in parallel, and a second run makes only what is missing. `--timbres heldout` draws from
 instruments and voices that `--timbres train` never uses. `--plain` does without the programs
-fluidsynth and espeak-ng.
+fluidsynth and espeak-ng; `--style "hip hop"` keeps to one style.
 """
 
 import argparse
 import multiprocessing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from separator.training.synthesis import SAMPLE_RATE, Palette, render_song
+from separator.training.synthesis.styles import STYLES
 
 TEST_SEED = 1_000_000  # test songs start here, so that no seed is in both sets
 
 
-def write_song(folder: Path, seed: int, *, duration: float, palette: Palette) -> None:
+def write_song(
+    folder: Path, seed: int, *, duration: float, palette: Palette, style: str | None = None
+) -> None:
     """Render one song into its folder; `mixture.wav` comes last and marks it as whole."""
     if (folder / "mixture.wav").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    stems = render_song(seed, duration, palette)
+    stems = render_song(seed, duration, palette, style)
     pcm = {stem: np.round(audio * 32767).astype(np.int32) for stem, audio in stems.items()}
     pcm["mixture"] = np.clip(np.sum(list(pcm.values()), axis=0), -32768, 32767)
     for name, audio in pcm.items():
@@ -36,8 +40,8 @@ def write_song(folder: Path, seed: int, *, duration: float, palette: Palette) ->
         part.rename(folder / f"{name}.wav")
 
 
-def _write(job: tuple[Path, int], duration: float, palette: Palette) -> str:
-    write_song(*job, duration=duration, palette=palette)
+def _write(job: tuple[Path, int], **options: Any) -> str:
+    write_song(*job, **options)
     return job[0].name
 
 
@@ -49,12 +53,13 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=45.0, help="seconds of each song")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first training song")
     parser.add_argument("--timbres", choices=("train", "heldout", "any"), default="train")
+    parser.add_argument("--style", choices=sorted(STYLES), help="all unless given")
     parser.add_argument("--plain", action="store_true", help="use no soundfonts and no speech")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()
 
     palette = Palette(options.timbres) if options.plain else Palette.installed(options.timbres)
-    work = partial(_write, duration=options.duration, palette=palette)
+    work = partial(_write, duration=options.duration, palette=palette, style=options.style)
     first = {"test": options.seed + TEST_SEED, "train": options.seed}
     jobs = [
         (options.folder / part / f"{first[part] + i:07d}", first[part] + i)
