@@ -29,7 +29,7 @@ def add_path(
 
     Args:
         path: what to add.
-        config: the YAML file that belongs to a checkpoint.
+        config: the YAML or JSON file that belongs to a checkpoint.
         stems: names of a checkpoint's estimates, where nothing else names them.
         name: of the model; made from that of the path unless given.
         folder: where cards go, the user's folder unless given.
@@ -62,7 +62,7 @@ def add_model(
 
     Args:
         checkpoint: the weights; they are read, checked against the network, and hashed.
-        config: the YAML file that belongs to them, if there is one.
+        config: the YAML or JSON file that belongs to them, if there is one.
         stems: names of the estimates, where nothing else names them.
         name: of the model; made from the checkpoint's name unless given.
         folder: where the card goes, the user's folder unless given.

@@ -141,7 +141,7 @@ def test_channels_are_converted_and_back(channels):
 
 
 def test_gains():
-    assert ramp(4, 3, 0).flatten().tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert ramp(5, 0, 3).flatten().tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
     gains = rolloff_gains(6, 1, 4).flatten()
     second = 10 ** (-2.5 / 20)
     expected = [1, 1, second, 10 ** (-2 * (3.5 - second) / 20), 1, 1]
@@ -188,6 +188,7 @@ def test_a_low_tone_stays_and_a_high_one_goes(up, down):
         ({"front_end": {"bands": FOUR_BANDS, "bins": 32}}, "672 bins"),
         ({"front_end": {"bands": [FOUR_BANDS[0] | {"channels": "side"}]}}, "mid_side"),
         ({"front_end": {"bands": [FOUR_BANDS[0] | {"lpf": 3}]}}, "lpf"),
+        ({"front_end": {"bands": [FOUR_BANDS[0] | {"lowpass": [9, 9]}]}}, "ramp"),
     ],
 )
 def test_refuses_what_does_not_fit(options, word):

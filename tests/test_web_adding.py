@@ -231,7 +231,7 @@ def test_hostile_files_are_refused_in_one_line(tmp_path, folder, suffix, with_sh
         ((), "0 files of weights"),
         (("a.yaml",), "0 files of weights"),
         (("a.ckpt", "b.ckpt"), "2 files of weights"),
-        (("a.yaml", "b.yml", "a.ckpt"), "2 YAML files"),
+        (("a.yaml", "b.yml", "a.ckpt"), "2 files of settings"),
         (("a.ckpt", "x/a.ckpt"), "Two files are called 'a.ckpt'"),
     ],
 )

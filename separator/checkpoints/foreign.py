@@ -3,6 +3,7 @@
 - a checkpoint and the YAML of Music-Source-Separation-Training: see `separator.checkpoints.msst`;
 - a Demucs file, which holds all that is needed: see `separator.checkpoints.packages`;
 - an MDX-Net of Ultimate Vocal Remover, whose checksum tells all that its graph doesn't;
+- one of its older networks, see `separator.checkpoints.vocal_remover`;
 - a checkpoint whose shapes tell the rest, such as one of torchaudio's pipelines;
 - a bag of Demucs files, that is a YAML that names them and their weights;
 - a folder of Open-Unmix: a file for each stem, and `separator.json`.
@@ -21,6 +22,7 @@ from separator.checkpoints.family import ForeignModel
 from separator.checkpoints.msst import read_msst
 from separator.checkpoints.packages import is_package, read_package
 from separator.checkpoints.states import State, name_target, read_state
+from separator.checkpoints.vocal_remover import is_cascade, read_cascade
 from separator.errors import ConfigError, ModelError
 from separator.networks.mdx_onnx import identify
 from separator.networks.open_unmix import infer_hyperparameters
@@ -34,13 +36,15 @@ def read_model(
 
     Args:
         checkpoint: the weights.
-        config: the YAML that belongs to them, where their program has one.
+        config: the YAML that belongs to them, or the JSON, where their program has one.
         stems: names of the estimates, where neither the files nor their program name them.
 
     Raises:
         ModelError: the checkpoint is damaged, hostile, of an unknown architecture, or doesn't fit.
         ConfigError: something is missing that only the user knows, or isn't supported.
     """
+    if config is not None and config.suffix == ".json":
+        return _cascade(checkpoint, config, stems)
     if config is not None:
         return _renamed(read_msst(checkpoint, config), stems, checkpoint)
     try:
@@ -49,6 +53,20 @@ def read_model(
         raise ModelError(f"Can't read '{checkpoint}': {error.strerror or error}.") from error
     model.check(state, checkpoint.name)
     return model
+
+
+def _cascade(checkpoint: Path, config: Path, stems: tuple[str, ...]) -> ForeignModel:
+    """Read a network of Ultimate Vocal Remover with the JSON of its bands."""
+    format = "safetensors" if checkpoint.suffix == ".safetensors" else "msst"
+    state = read_state(checkpoint, format)
+    if not is_cascade(state):
+        raise ConfigError(
+            f"'{config.name}' is for networks of vocal-remover, '{checkpoint.name}' is none. Give "
+            "the YAML that belongs to it."
+        )
+    model = read_cascade(checkpoint, state, config, stems)
+    model.check(state, checkpoint.name)
+    return replace(model, format=format)
 
 
 def _reader(checkpoint: Path) -> Callable[[Path, tuple[str, ...]], tuple[ForeignModel, State]]:
@@ -93,6 +111,8 @@ def _from_shapes(checkpoint: Path, stems: tuple[str, ...]) -> tuple[ForeignModel
     state = read_state(checkpoint, format)
     if "fc1.weight" in state and "output_mean" in state:
         return _from_target(checkpoint, state, stems)
+    if is_cascade(state):
+        return replace(read_cascade(checkpoint, state, None, stems), format=format), state
     family = family_of(state, checkpoint.name)
     state = family.converted(state, checkpoint.name)
     given = {**family.defaults, "sample_rate": family.sample_rate}

@@ -109,7 +109,7 @@ def add(
         ),
     ],
     config: Annotated[
-        Path | None, typer.Argument(help="The YAML file that belongs to them, if there is one.")
+        Path | None, typer.Argument(help="The YAML or JSON that belongs to them, if any.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the model; from the checkpoint's unless given.")

@@ -246,13 +246,7 @@ def identify(path: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         ModelError: it is none of them, or can't be read.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            file.seek(max(0, size - IDENTIFYING_BYTES))
-            checksum = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
-    except OSError as error:
-        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
+    checksum = fingerprint(path)
     try:
         stem, parameters = public_settings(checksum)
     except KeyError:
@@ -260,7 +254,21 @@ def identify(path: Path) -> tuple[str, dict[str, Any]]:
             f"'{path}' is no public MDX-Net model (its last {IDENTIFYING_BYTES} bytes have the MD5 "
             f"{checksum}). Write its n_fft, bins, frames and compensate into a card."
         ) from None
-    return stem, {"graph_bytes": size, **parameters}
+    return stem, {"graph_bytes": path.stat().st_size, **parameters}
+
+
+def fingerprint(path: Path) -> str:
+    """Return the MD5 by which Ultimate Vocal Remover tells files: that of their end.
+
+    Raises:
+        ModelError: the file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - IDENTIFYING_BYTES))
+            return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+    except OSError as error:
+        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
 
 
 def public_settings(checksum: str) -> tuple[str, dict[str, Any]]:

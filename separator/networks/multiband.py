@@ -99,6 +99,8 @@ def ramp(bins: int, start: int, end: int) -> Tensor:
     >>> ramp(6, 1, 5).flatten().tolist()
     [0.0, 0.0, 0.25, 0.5, 0.75, 1.0]
     """
+    if start >= end:
+        raise ConfigError(f"A ramp needs a first and a later bin; got {start} and {end}.")
     return ((torch.arange(bins)[:, None] - start) / (end - start)).clamp(0, 1)
 
 

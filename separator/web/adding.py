@@ -21,8 +21,8 @@ def add_files(files: Sequence[Path], *, stems: Sequence[str] = (), name: str = "
     """Add a model in any format that `separator models add` knows, safely: weights are data.
 
     Args:
-        files: a checkpoint, with its YAML or without; the YAML of a bag of Demucs files, and
-            these; or all files of a folder of Open-Unmix.
+        files: a checkpoint, with its YAML or JSON, or without; the YAML of a bag of Demucs files,
+            and these; or all files of a folder of Open-Unmix.
         stems: names of a checkpoint's estimates, where nothing else names them.
         name: of the model; made from a file's name unless given.
 
@@ -45,14 +45,14 @@ def add_files(files: Sequence[Path], *, stems: Sequence[str] = (), name: str = "
 
 
 def _sort(folder: Path) -> tuple[Path, Path | None]:
-    """Find out what is to be added, and the YAML that belongs to it."""
+    """Find out what is to be added, and the YAML or JSON that belongs to it."""
     if (folder / "separator.json").exists():
         return folder, None
     files = sorted(folder.iterdir())
-    sheets = [file for file in files if file.suffix in (".yaml", ".yml")]
+    sheets = [file for file in files if file.suffix in (".yaml", ".yml", ".json")]
     weights = [file for file in files if file not in sheets]
     if len(sheets) > 1:
-        raise ConfigError(f"These are {len(sheets)} YAML files; a model has one at most.")
+        raise ConfigError(f"These are {len(sheets)} files of settings; a model has one at most.")
     if sheets and "models" in read_yaml(sheets[0], TupleLoader):
         return sheets[0], None
     if len(weights) != 1:

@@ -69,9 +69,9 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
             with gr.Accordion("Add a model", open=False, visible=manage):
                 gr.HTML(
                     view.message(
-                        "A checkpoint (ckpt, pt, pth, th, safetensors, onnx), with its YAML if it "
-                        "has one; or all files of a bag of Demucs, or of Open-Unmix' folder. "
-                        "Weights are read as data; a file that would run code is refused."
+                        "A checkpoint (ckpt, pt, pth, th, safetensors, onnx), with its YAML or "
+                        "JSON if it has one; or all files of a bag of Demucs, or of Open-Unmix' "
+                        "folder. Weights are read as data; a file that would run code is refused."
                     )
                 )
                 files = gr.File(
