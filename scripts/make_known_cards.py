@@ -1,4 +1,4 @@
-"""Write the cards of Demucs, Open-Unmix, SCNet, MDX23C and others into `models/`.
+"""Write the cards of Demucs, Open-Unmix, SCNet, MDX23C, UVR and others into `models/`.
 
     python scripts/make_known_cards.py [FOLDER]
 
@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from separator.cards import NOT_STATED, parse_card, write_card
+from separator.checkpoints.vocal_remover import public_settings as public_settings_of_bands
 from separator.networks import build_network
 from separator.networks.mdx_onnx import public_settings
 from separator.schema import SAFE_LOADER
@@ -34,6 +35,17 @@ MDX_STEMS = {
     "drums": ("Drums", None),
     "bass": ("Bass", None),
     "other": ("Other instruments", None),
+}
+#: What comes out of a network of vocal-remover, in a sentence.
+VR_STEMS = {
+    "instrumental": "The instruments and the vocals",
+    "vocals": "Vocals and the instruments",
+    "karaoke": "All but the lead vocals, and these",
+    "back_vocals": "Backing vocals, and all else",
+    "no_woodwinds": "All but the woodwinds, and these",
+    "dry": "The dry sound, and its {}",
+    "noise": "The noise, and the sound without it",
+    "no_aspiration": "The voice without breathing, and this",
 }
 SECONDS = 11.5  # of an MDX-Net's segments, rounded to whole windows
 MSST = (
@@ -116,6 +128,41 @@ def mdx_net(facts: Fields) -> Iterator[Fields]:
         }
 
 
+def vocal_remover(facts: Fields) -> Iterator[Fields]:
+    """Yield the cards of UVR's networks before MDX-Net, all on one page."""
+    common = {key: value for key, value in facts.items() if key not in ("models", "mirror")}
+    folders = common["source"].replace("/tag/", "/download/"), facts["mirror"]
+    for name, entry in facts["models"].items():
+        first, second = entry["stems"]
+        newer = entry["network"] == "cascaded_net"
+        settings = public_settings_of_bands(entry["bands"], newer=newer, first_stem=first)
+        parameters = entry["parameters"] | settings["parameters"]
+        author = entry.get("author", "Ultimate Vocal Remover")
+        what = VR_STEMS[first].format(second)
+        size = round(entry["bytes"] / 4e6)
+        url, mirror = (f"{folder}/{entry['file']}" for folder in folders)
+        yield (
+            common
+            | settings
+            | {
+                "name": name,
+                "description": f"{what}, by {author} (VR architecture, {size} M parameters)",
+                "network": entry["network"],
+                "parameters": parameters,
+                "stems": [first, second],
+                "note": silent_above(parameters, settings["sample_rate"]) + common["note"],
+                "weights": weights(entry | {"url": url, "mirror": mirror}, "msst"),
+            }
+        )
+
+
+def silent_above(parameters: Fields, sample_rate: int) -> str:
+    """Say, for a card's note, which frequencies its bands leave out, if one may hear them."""
+    highest = parameters["front_end"]["bands"][-1]
+    limit = highest["crop"][1] / highest["n_fft"] * sample_rate / 1000
+    return f"Neither stem has anything above {limit:.1f} kHz. " if limit < 20 else ""
+
+
 def whole_windows(parameters: Fields) -> float:
     """Return a length in seconds at which an MDX-Net computes nothing in vain."""
     network = build_network("mdx_onnx", stems=["stem"], **parameters | {"graph_bytes": 1})
@@ -156,6 +203,7 @@ def main(folder: str = "models") -> None:
         *demucs(facts["demucs"]),
         *open_unmix(facts["open_unmix"]),
         *mdx_net(facts["mdx_net"]),
+        *vocal_remover(facts["vocal_remover"]),
         *others(facts["others"]),
         *ensembles(facts["ensembles"]),
     ]

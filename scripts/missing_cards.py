@@ -85,11 +85,9 @@ def without_card(facts: Entry, known: set[str]) -> Iterator[tuple[str, str]]:
     for name, model in facts["torchaudio"]["models"].items():
         if PurePosixPath(model["path"]).name not in known:
             yield name, "forgotten"
-    for file in facts["uvr"]["mdx_onnx_files"]:
+    for file in facts["uvr"]["mdx_onnx_files"] + facts["uvr"]["vr_models"]:
         if file["filename"] not in known:
             yield file["filename"], "forgotten"
-    for file in facts["uvr"]["vr_models"]:
-        yield file["filename"], OWN_GRAPH
 
 
 def reason(entry: Entry) -> str:
