@@ -16,7 +16,7 @@ does a network that wants to know how loud its input gets.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -193,11 +193,12 @@ class Solo:
         if self.normalized and statistics:
             mean, scale = statistics[0], statistics[1] + _EPSILON
             blocks = ((block - mean) / scale for block in blocks)
+        network: Callable[[Tensor], Tensor] = self.runner
         if self.runner.wants_loudest:
             ahead, blocks = copies(blocks, far=True)
-            self.runner.loudest = self._loudest(ahead, monitor)
+            network = partial(self.runner, loudest=self._loudest(ahead, monitor))
         found = separate_stream(
-            blocks, self.runner, self.plan, monitor, valid_length=self.runner.valid_length
+            blocks, network, self.plan, monitor, valid_length=self.runner.valid_length
         )
         for estimates in found:
             yield estimates if (mean, scale) == (0.0, 1.0) else estimates * scale + mean

@@ -28,7 +28,6 @@ class Runner:
         device: Where it runs; see `pick_device`.
         precision: Of the core: float32, bfloat16 or float16. Front end and inverse stay float32.
         stems: Indices of the stems to compute; None for all.
-        loudest: The largest magnitude of the track, for a network that wants it.
         augmentations: Of `AUGMENTATIONS`: the mean over the input as it is and its variants.
         notes: What the user should know of the run.
         seconds: Wall-clock time spent in calls so far.
@@ -38,7 +37,6 @@ class Runner:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: torch.dtype = torch.float32
     stems: tuple[int, ...] | None = None
-    loudest: float | None = None
     augmentations: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -82,15 +80,20 @@ class Runner:
         return float(measure(segments.flatten(0, -3).to(self.device, torch.float32)).max())
 
     @torch.inference_mode()
-    def __call__(self, segments: Tensor) -> Tensor:
-        """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`."""
+    def __call__(self, segments: Tensor, **known: float) -> Tensor:
+        """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`.
+
+        Args:
+            segments: the batch.
+            known: what the network wants to know of the track: `loudest`, if `wants_loudest`.
+        """
         began = time.perf_counter()
         segments = segments.to(self.device, torch.float32)
-        estimates = self._forward(segments)
+        estimates = self._forward(segments, known)
         if "polarity" in self.augmentations:
-            estimates = estimates - self._forward(-segments)
+            estimates = estimates - self._forward(-segments, known)
         if "swap" in self.augmentations:
-            estimates = estimates + self._forward(segments.flip(-2)).flip(-2)
+            estimates = estimates + self._forward(segments.flip(-2), known).flip(-2)
         estimates = estimates / (1 + len(set(self.augmentations)))
         if not estimates.isfinite().all():
             raise ModelError(self._advice())
@@ -104,12 +107,12 @@ class Runner:
             return f"{problem}: its weights are damaged, or the song is far too loud."
         return f"{problem}; use --precision float32."
 
-    def _forward(self, segments: Tensor) -> Tensor:
+    def _forward(self, segments: Tensor, known: dict[str, float]) -> Tensor:
         """Run the network on as many segments at once as fit into memory."""
         done: list[Tensor] = []
         while len(segments):
             part = segments[: self._limit]
-            estimates = self._attempt(part)
+            estimates = self._attempt(part, known)
             if estimates is None:
                 self._limit = len(part) // 2
                 self.notes.append(
@@ -120,10 +123,9 @@ class Runner:
             segments = segments[len(part) :]
         return torch.cat(done)
 
-    def _attempt(self, segments: Tensor) -> Tensor | None:
+    def _attempt(self, segments: Tensor, known: dict[str, float]) -> Tensor | None:
         """Run the network; return None where memory is short but fewer segments may fit."""
         try:
-            known = {} if self.loudest is None else {"loudest": self.loudest}
             estimates: Tensor = self.network(segments, stems=self.stems, **known)
             return estimates.float()
         except RuntimeError as error:
