@@ -27,6 +27,18 @@ from turns import Worker
 FOUR = ["drums", "bass", "other", "vocals"]
 ROFORMER = {"stems": ["vocals"], "dim": 384, "depth": 6, "heads": 8, "dim_head": 64}
 BS_BANDS = [2] * 24 + [4] * 12 + [12] * 8 + [24] * 8 + [48] * 8 + [128, 129]
+VR_BANDS = [
+    {"n_fft": 640, "hop_length": 80, "crop": [0, 85], "lowpass": [24, 52]},
+    {"n_fft": 320, "hop_length": 80, "crop": [4, 87], "highpass": [12, 26], "lowpass": [30, 61]},
+    {
+        "n_fft": 512,
+        "hop_length": 160,
+        "crop": [17, 216],
+        "highpass": [24, 49],
+        "lowpass": [138, 209],
+    },
+    {"n_fft": 960, "hop_length": 480, "crop": [78, 383], "highpass": [86, 131]},
+]
 SCNET = {"n_fft": 4096, "hop_length": 1024, "conv_depths": [3, 2, 1], "dual_path_layers": 6}
 SCNET_BANDS = {"band_ratios": [0.175, 0.392, 0.433], "band_strides": [1, 4, 16]}
 
@@ -92,6 +104,23 @@ NETWORKS: dict[str, tuple[dict[str, Any], float]] = {
             "mask_hidden": 512,
         },
         4.0,
+    ),
+    "cascaded_aspp_net": (
+        {
+            "stems": ["instrumental", "vocals"],
+            "width": 64,
+            "front_end": {"bands": VR_BANDS, "rolloff": [668, 672]},
+        },
+        254 * 480 / 44_100,  # one window
+    ),
+    "cascaded_net": (
+        {
+            "stems": ["dry", "echo"],
+            "width": 48,
+            "lstm_width": 128,
+            "front_end": {"bands": VR_BANDS, "lowpass": [667, 671]},
+        },
+        382 * 480 / 44_100,  # one window
     ),
     "demucs": ({"stems": FOUR}, 6.0),
     "hdemucs": ({"stems": FOUR}, 8.0),

@@ -223,11 +223,13 @@ class VocalRemover(nn.Module):
         self.load_state_dict = self.network.load_state_dict
 
     def forward(self, mixture: torch.Tensor) -> torch.Tensor:
-        """Separate one example whose length is a multiple of the hop."""
+        """Separate one example, of whole hops, which it would be cut to."""
         import librosa
 
         bands, newer = self.param["band"], self.newer
-        wave, specs = mixture[0].numpy(), {}
+        time = mixture.shape[-1]
+        padded = nn.functional.pad(mixture[0], (0, -time % bands[len(bands)]["hl"]))
+        wave, specs = padded.numpy(), {}
         for number in range(len(bands), 0, -1):
             band = bands[number]
             if number < len(bands):
@@ -242,7 +244,7 @@ class VocalRemover(nn.Module):
             self.tools.cmb_spectrogram_to_wave(part, self, *self.highest(part, specs), newer)
             for part in (mask * spec, (1 - mask) * spec)
         ]
-        return torch.from_numpy(np.stack(estimates)[None]).float()
+        return torch.from_numpy(np.stack(estimates)[None, ..., :time]).float()
 
     def mask(self, magnitude: np.ndarray) -> np.ndarray:
         """Find the mask window by window."""
