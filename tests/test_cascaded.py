@@ -131,6 +131,15 @@ def test_bands_give_back_what_they_hold():
     assert front.inverse(front(high), 44_100)[..., 5000:-5000].abs().max() < 0.01  # aliases
 
 
+def test_bands_are_exact_under_autocast():
+    """Half precision is for the cascade alone."""
+    front = MultiBand(bands=[FOUR_BANDS[0] | {"channels": "mid_side"}, *FOUR_BANDS[1:]], channels=2)
+    mixture = reference.mixture(5000)
+    expected = front.inverse(front(mixture), 5000)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(front.inverse(front(mixture), 5000), expected)
+
+
 @pytest.mark.parametrize("channels", ["mid_side", "mid_side_b2", "mid_side_c", "stereo_n"])
 def test_channels_are_converted_and_back(channels):
     band = {"n_fft": 256, "hop_length": 64, "crop": [0, 129], "channels": channels}

@@ -184,10 +184,14 @@ class MultiBand(nn.Module):
 
     def analyse(self, signal: Tensor) -> list[Tensor]:
         """Return the spectrogram of each band, whole."""
+        with torch.autocast(signal.device.type, enabled=False):
+            return self._analysed(signal.float())
+
+    def _analysed(self, signal: Tensor) -> list[Tensor]:
         # Whole hops, and so many that no band has to be extended: all have the same frames then.
         hops = -(-signal.shape[-1] // self.hop_length)
         hops = max(hops, *(band.n_fft // 2 // band.hop_length + 1 for band in self.bands))
-        wave = F.pad(signal.float(), (0, hops * self.hop_length - signal.shape[-1]))
+        wave = F.pad(signal, (0, hops * self.hop_length - signal.shape[-1]))
         spectrograms: list[Tensor] = []
         for index in reversed(range(len(self.bands))):
             seen = self.get_buffer(f"forth{index}") @ wave
@@ -217,6 +221,11 @@ class MultiBand(nn.Module):
             length: of the result.
             highest: what the highest band has in its highest bins, instead of what is known.
         """
+        with torch.autocast(spectrogram.device.type, enabled=False):
+            wave = self._synthesised(spectrogram, highest)
+        return F.pad(wave, (0, length - wave.shape[-1]))
+
+    def _synthesised(self, spectrogram: Tensor, highest: Tensor | None) -> Tensor:
         frames = spectrogram.shape[-1]
         parts = spectrogram[..., : sum(band.bins for band in self.bands), :]
         cropped = parts.split([band.bins for band in self.bands], dim=-2)
@@ -234,7 +243,7 @@ class MultiBand(nn.Module):
             signal = self.get_buffer(f"back{index}") @ signal
             wave = signal if wave is None else self.up[index - 1](wave) + signal
         assert wave is not None
-        return F.pad(wave, (0, length - wave.shape[-1]))
+        return wave
 
     def mirrored(self, estimates: Tensor, highest: Tensor) -> Tensor:
         """Return what may lie above the bins that are used: those below them, mirrored.
