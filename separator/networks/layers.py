@@ -119,7 +119,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     for q, k, v in zip(*pieces, strict=True):
         weights = torch.softmax(q @ k.mT, dim=-1, dtype=exact).to(v.dtype)
         out.append(F.dropout(weights, dropout) @ v)
-    return torch.cat(out).view(value.shape)
+    return torch.cat(out).view(*query.shape[:-1], value.shape[-1])
 
 
 def _plain_is_better(query: Tensor, value: Tensor) -> bool:
