@@ -7,9 +7,10 @@ Each network of a size that suits two processor cores is trained from scratch on
 the same time (how many steps that makes is measured first), by the same recipe but for what its
 authors would not do without, and is then measured on whole songs of FOLDER/test. On the CPU, time
 is the processor's: what other programs do meanwhile changes nothing but the wait. A Markdown table
-goes to the standard output; messages go to the standard error. What is finished is kept in
---output and not done again, so an interrupted comparison goes on. With the default of 20 minutes
-the six networks take about two and a half hours.
+goes to the standard output, with operations and time for a second of music, and minutes that
+include the measuring; messages go to the standard error. What is finished is kept in --output and
+not done again, so an interrupted comparison goes on. With the default of 20 minutes the six
+networks take about two and a half hours.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ def row(name: str, result: dict[str, Any]) -> str:
     cells = (
         name,
         f"{result['sdr']:.2f}",
+        f"{result['sdr'] / (result['macs'] / 1e9):.1f}",
         f"{result['macs'] / 1e9:.2f}",
         f"{result['seconds']:.3f}",
         f"{result['parameters'] / 1e6:.1f}",
@@ -210,8 +212,8 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
-    print("| Network | SDR in dB | GMACs/s | s per s | M parameters | steps | minutes |")
-    print("|---|---|---|---|---|---|---|")
+    print("| Network | SDR in dB | dB per GMAC/s | GMAC/s | s/s | M parameters | steps | minutes |")
+    print(f"|{8 * ' --- |'}")
     for name in options.networks:
         print(row(name, compare(name, options)), flush=True)
 
