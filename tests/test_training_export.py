@@ -10,7 +10,7 @@ from training_runs import TINY, recipe
 
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
-from separator.training.building import initial_network
+from separator.training.building import bare_network, initial_network
 from separator.training.export import export, trained_network
 from separator.training.lora import add_lora, merge
 from separator.training.recipe import LoraOptions, resolve
@@ -69,7 +69,11 @@ def test_an_exported_model_says_how_it_was_trained(tmp_path, cli):
     )
     assert (card.licence, card.segment) == ("MIT", 0.1)
     weights = load_file(tmp_path / "models/weights/my-run.safetensors")
-    assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float16}
+    exact = {key: v for key, v in weights.items() if v.dtype == torch.float32}
+    assert {v.dtype for v in weights.values()} == {torch.float16, torch.float32}
+    network = bare_network(plan)
+    assert len(exact) == sum("rotary_embed.freqs" in key for key in network.state_dict())
+    assert all(v.equal(network.state_dict()[key]) for key, v in exact.items())
     with pytest.raises(ConfigError, match="a card 'my-run'"):
         export(tmp_path / "runs/My Run", tmp_path / "models")
     export(tmp_path / "runs/My Run/last.ckpt", tmp_path / "models", name="other")

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from separator.errors import ConfigError, SeparatorError
+from separator.networks.positions import PolarEmbedding
 from separator.training.dryrun import analyse, rounded
 from separator.training.memory import what_to_change
-from separator.training.optimizers import OptimizerOptions, Together, build_optimizer
+from separator.training.optimizers import OptimizerOptions, Together, build_optimizer, is_matrix
 from separator.training.recipe import apply_change, list_recipes, load_recipe, resolve
 from separator.training.schedules import ScheduleOptions, build_schedule
 from separator.zoo import find_card
@@ -278,6 +279,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
     muon, rest = (group["params"] for group in optimizer.param_groups)
     assert [p.shape for p in muon] == [network[1].weight.shape]
     assert len(rest) == 4
+    assert not is_matrix(PolarEmbedding(2, 8), PolarEmbedding(2, 8).bias)
 
 
 def test_optimizers_together_go_on_from_their_state():

@@ -141,17 +141,18 @@ def _run_folder(path: Path) -> Path:
 
 
 def _half(network: nn.Module) -> dict[str, Tensor]:
-    """Return the state in float16.
+    """Return the state with its weights in float16; constants, as of positions, stay exact.
 
     Raises:
         ModelError: a weight is too large for that, or isn't finite.
     """
+    constants = {id(buffer) for buffer in network.buffers()}
     state = {}
-    for key, value in network.state_dict().items():
-        half = value.to(torch.float16) if value.is_floating_point() else value
-        if half.is_floating_point() and not half.isfinite().all():
+    for key, value in network.state_dict(keep_vars=True).items():
+        stored = value.detach() if id(value) in constants else value.detach().to(torch.float16)
+        if stored.is_floating_point() and not stored.isfinite().all():
             raise ModelError(f"'{key}' has values that float16 can't hold; train with a 'clip'.")
-        state[key] = half.contiguous()
+        state[key] = stored.contiguous()
     return state
 
 

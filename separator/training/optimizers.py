@@ -11,6 +11,7 @@ from torch.optim import Adam, AdamW, Muon, Optimizer, RMSprop
 from typing_extensions import Self
 
 from separator.errors import ConfigError
+from separator.networks.positions import PolarEmbedding
 from separator.schema import FROM_LIST, Positive, Strict
 
 Rate = Annotated[float, Field(gt=0)]
@@ -84,9 +85,10 @@ class Together(Optimizer):
 def is_matrix(module: nn.Module, parameter: Tensor) -> bool:
     """Tell whether Muon may update a parameter of a module: a matrix, though not a look-up table.
 
-    Vectors, convolutions, and the matrices that bands share one tensor for are AdamW's.
+    Vectors, convolutions, and the matrices that bands share one tensor for are AdamW's, as are the
+    angles of polar positions.
     """
-    return parameter.ndim == 2 and not isinstance(module, nn.Embedding)
+    return parameter.ndim == 2 and not isinstance(module, nn.Embedding | PolarEmbedding)
 
 
 def build_optimizer(

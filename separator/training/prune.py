@@ -169,6 +169,8 @@ def shrink(network: nn.Module, gates: dict[str, Gate], small: nn.Module) -> None
             two.to_gates.bias.copy_(one.to_gates.bias[keep])
             out = cast(nn.Linear, one.to_out[0]).weight.unflatten(1, (one.heads, -1))
             cast(nn.Linear, two.to_out[0]).weight.copy_(out[:, keep].flatten(1))
+            if one.polar:
+                two.pope_embed.bias.copy_(one.pope_embed.bias[keep])
         elif isinstance(one, FeedForward) and isinstance(two, FeedForward):
             expand, contract = (cast(nn.Linear, one.net[i]) for i in (1, 4))
             cast(nn.Linear, two.net[1]).weight.copy_(expand.weight[keep])
