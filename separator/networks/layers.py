@@ -151,11 +151,11 @@ class Attention(nn.Module):
         inner = heads * dim_head
         self.heads = heads
         self.dropout = dropout
-        if positions == "rotary":
-            self.rotary_embed = RotaryEmbedding(dim_head)
-        else:
+        self.polar = positions == "polar"
+        if self.polar:
             self.pope_embed = PolarEmbedding(heads, dim_head)
-        self.placed_by = "rotary_embed" if positions == "rotary" else "pope_embed"
+        else:
+            self.rotary_embed = RotaryEmbedding(dim_head)
         self.norm = RMSNorm(dim)
         self.to_qkv = nn.Linear(dim, 3 * inner, bias=False)
         self.to_gates = nn.Linear(dim, heads)
@@ -168,9 +168,7 @@ class Attention(nn.Module):
     def prepare(self, length: int) -> Layer:
         """Return `forward` for sequences of one length and weights that stay as they are."""
         dtype = self.to_qkv.weight.dtype
-        place = cast(RotaryEmbedding | PolarEmbedding, getattr(self, self.placed_by)).prepare(
-            length
-        )
+        place = (self.pope_embed if self.polar else self.rotary_embed).prepare(length)
         to_qkv, to_gates = self.norm.then(self.to_qkv), self.norm.then(self.to_gates)
         to_out = affine(cast(nn.Linear, self.to_out[0]).weight, None)
 
