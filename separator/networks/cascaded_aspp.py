@@ -104,9 +104,7 @@ class AsppUNet(nn.Module):
         super().__init__()
         self.scales = scales
         widths = [width * 2**scale for scale in range(scales + 1)]
-        for scale, (before, after) in enumerate(
-            zip([inputs, *widths], widths[:-1], strict=False), start=1
-        ):
+        for scale, (before, after) in enumerate(pairwise([inputs, *widths[:-1]]), start=1):
             self.add_module(f"enc{scale}", Encoder(before, after))
         self.aspp = Pyramid(widths[-2], widths[-1], branches=branches)
         for scale, (outer, inner) in enumerate(pairwise(widths), start=1):
