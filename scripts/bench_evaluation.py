@@ -27,7 +27,7 @@ from separator.evaluation.methods import Model
 from separator.evaluation.results import find_results
 from separator.evaluation.runner import Evaluation, Outcome, evaluate
 from separator.evaluation.scoring import choose_metrics
-from separator.zoo import find_card
+from separator.zoo.search import find_card
 
 SAMPLE_RATE = 44100
 STEMS = {"drums": (0.0, 4.0), "bass": (55.0, 2.0), "other": (440.0, 1.0), "vocals": (660.0, 0.5)}

@@ -160,7 +160,7 @@ def their_network(parameters: dict[str, Any]) -> Any:
         return build_network("bs_roformer", **settings)
     from make_reference_outputs import roformer
 
-    from separator.bands import BS_ROFORMER_WIDTHS
+    from separator.spectral.bands import BS_ROFORMER_WIDTHS
 
     return roformer(settings | {"bands": settings["bands"] or BS_ROFORMER_WIDTHS})
 
@@ -225,7 +225,7 @@ def compose(folder: Path, songs: int = 6) -> None:
     """Write a few songs to train on."""
     from make_synthetic_musdb import write_song
 
-    from separator.training.synthesis import Palette
+    from separator.synthesis import Palette
 
     for seed in range(songs):
         write_song(folder / f"train/{seed:07d}", seed, duration=20.0, palette=Palette("train"))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from separator.datasets import Dataset, open_dataset
-from separator.training.augmentation import (
+from separator.training.data.augmentation import (
     AugmentationOptions,
     Codec,
     Compressor,
@@ -41,10 +41,10 @@ from separator.training.augmentation import (
     Swap,
     augment,
 )
-from separator.training.bank import Banked, build_bank
-from separator.training.data import DataOptions, Folder, build_data, folder_library
-from separator.training.sources import Plan, Synthetic
-from separator.training.studio import Studio
+from separator.training.data.bank import Banked, build_bank
+from separator.training.data.build import DataOptions, Folder, build_data, folder_library
+from separator.training.data.sources import Plan, Synthetic
+from separator.training.data.studio import Studio
 
 RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")

@@ -28,10 +28,11 @@ from typing import Any
 import torch
 
 from separator.training.callbacks import LAST, Report
-from separator.training.dryrun import analyse, measure_speed, rounded
+from separator.training.dryrun import analyse, measure_speed
 from separator.training.export import trained_network
 from separator.training.recipe import Recipe, resolve
 from separator.training.run import read_checkpoint, saved_recipe, train
+from separator.words import rounded
 
 STEMS = ["drums", "bass", "other", "vocals"]
 BANDS = [4] * 12 + [8] * 8 + [16] * 8 + [48] * 7 + [128] * 6 + [705]  # of 2,049 bins

@@ -11,9 +11,9 @@ Any folder that `separator.datasets` knows will do. A recipe then says
 import argparse
 from pathlib import Path
 
-from separator.training.bank import build_bank
-from separator.training.data import DataOptions, Folder, folder_library
-from separator.training.sources import Plan
+from separator.training.data.bank import build_bank
+from separator.training.data.build import DataOptions, Folder, folder_library
+from separator.training.data.sources import Plan
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from typing import Any
 
 import yaml
 
-from separator.bands import BS_ROFORMER_WIDTHS
-from separator.cards import NOT_STATED, parse_card, write_card
 from separator.schema import SAFE_LOADER
+from separator.spectral.bands import BS_ROFORMER_WIDTHS
+from separator.zoo.cards import NOT_STATED, parse_card
+from separator.zoo.writing import write_card
 
 Entry = dict[str, Any]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from separator.training.synthesis import SAMPLE_RATE, STEMS, Palette, render_song
+from separator.synthesis import SAMPLE_RATE, STEMS, Palette, render_song
 
 SEED = 3_000_093  # no training or test song starts from it
 SECONDS = 25.0

@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from separator.cards import NOT_STATED, parse_card, write_card
+from separator.checkpoints.mdx_onnx import public_settings
 from separator.checkpoints.vocal_remover import public_settings as public_settings_of_bands
 from separator.networks import build_network
-from separator.networks.mdx_onnx import public_settings
 from separator.schema import SAFE_LOADER
+from separator.zoo.cards import NOT_STATED, parse_card
+from separator.zoo.writing import write_card
 
 Fields = dict[str, Any]
 

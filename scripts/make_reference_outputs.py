@@ -175,7 +175,7 @@ class CrossUnmix(nn.Module):
 def demucs(network: str, parameters: dict[str, Any]) -> nn.Module:
     from demucs import demucs, hdemucs, htdemucs  # demucs 4.1.0
 
-    from separator.networks.demucs_formats import NAMES
+    from separator.checkpoints.demucs_formats import NAMES
 
     names = {ours or theirs: theirs for theirs, ours in NAMES[network].items()}
     arguments = rename(parameters, names)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separator.training.synthesis import SAMPLE_RATE, Palette, render_song
-from separator.training.synthesis.styles import STYLES
+from separator.synthesis import SAMPLE_RATE, Palette, render_song
+from separator.synthesis.styles import STYLES
 
 TEST_SEED = 1_000_000  # test songs start here, so that no seed is in both sets
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from separator.cards import Card
 from separator.resources import data_folder
 from separator.schema import SAFE_LOADER
-from separator.zoo import list_cards
+from separator.zoo.cards import Card
+from separator.zoo.search import list_cards
 
 Entry = dict[str, Any]
 

@@ -49,10 +49,11 @@ from safetensors.torch import save_file
 from scipy.fft import irfft, next_fast_len, rfft
 from torch import Tensor, nn
 
-from separator.cards import Card, parse_card, read_card, write_card
-from separator.downloads import sha256_of
 from separator.networks import build_network
 from separator.training.losses import negative_sdr
+from separator.zoo.cards import Card, parse_card, read_card
+from separator.zoo.downloads import sha256_of
+from separator.zoo.writing import write_card
 
 NAME = "pocket"
 STEMS = ("drums", "bass", "other", "vocals")

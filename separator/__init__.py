@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from separator.api import Separator, load_model
-    from separator.zoo import list_cards as list_models
+    from separator.zoo.search import list_cards as list_models
 
 __version__ = "0.1.0"
 __all__ = ["Separator", "__version__", "list_models", "load_model"]
@@ -13,7 +13,7 @@ __all__ = ["Separator", "__version__", "list_models", "load_model"]
 _PLACES = {
     "Separator": ("separator.api", "Separator"),
     "load_model": ("separator.api", "load_model"),
-    "list_models": ("separator.zoo", "list_cards"),
+    "list_models": ("separator.zoo.search", "list_cards"),
 }
 
 

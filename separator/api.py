@@ -22,23 +22,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separator.adapt import Adapter, check_rate, checked, pair_channels
 from separator.audio.formats import output_format
 from separator.audio.layout import Layout
+from separator.audio.naming import DEFAULT_TEMPLATE, check_template, stem_path
 from separator.audio.reader import open_audio
 from separator.audio.resample import Block
 from separator.audio.stems import StemWriter
-from separator.cards import AnyCard, Card, Ensemble
+from separator.ensemble.assemble import Settings, assemble
 from separator.errors import AudioError, ConfigError, ModelError
 from separator.heap import keep_freed_memory
-from separator.inference import Monitor, Progress, track_statistics
-from separator.members import Tree, resolve
-from separator.model import Settings, assemble
-from separator.naming import DEFAULT_TEMPLATE, check_template, output_names, stem_path
-from separator.runner import Runner, pick_device, pick_precision
-from separator.stream import Stream
-from separator.threads import prefetch
-from separator.zoo import DEFAULT_MODEL, find_card, load_joined, load_network
+from separator.stream.adapt import Adapter, check_rate, checked, pair_channels
+from separator.stream.blocks import track_statistics
+from separator.stream.prefetch import prefetch
+from separator.stream.progress import Monitor, Progress
+from separator.stream.runner import Runner, pick_device, pick_precision
+from separator.stream.song import Stream
+from separator.zoo.cards import AnyCard, Card, Ensemble, output_names
+from separator.zoo.load import load_joined, load_network
+from separator.zoo.members import Tree, resolve
+from separator.zoo.search import DEFAULT_MODEL, find_card
 
 _BLOCK = 65536  # samples that are read and passed on together
 
@@ -311,7 +313,7 @@ class Separator:
             duration: How much to separate, in seconds; to the end unless given.
             audio_format: wav, flac, mp3, ogg, opus or m4a.
             bit_depth: 16, 24 or 32 (float), where the format has them; the source's unless given.
-            template: Names of the files, see `separator.naming`.
+            template: Names of the files, see `separator.audio.naming`.
             overwrite: Replace files that exist.
             progress: As in `separate`.
             cancel: As in `separate`.

@@ -4,9 +4,6 @@ A message says what went wrong, what was given, what is allowed and what to do n
 Anything that is not a `SeparatorError` is a defect of this program.
 """
 
-from collections.abc import Iterable
-from difflib import get_close_matches
-
 
 class SeparatorError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -26,15 +23,3 @@ class ConfigError(SeparatorError):
 
 class Cancelled(SeparatorError):
     """Raise when the caller asked for the work to stop."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the nearest known word, or nothing.
-
-    >>> nearest("vocal", ["drums", "vocals"])
-    " Did you mean 'vocals'?"
-    >>> nearest("kazoo", ["drums", "vocals"])
-    ''
-    """
-    close = get_close_matches(word, list(known), n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from conftest import make_signal
 
-from separator import downloads
 from separator.audio import AudioWriter
+from separator.zoo import downloads
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -2,8 +2,8 @@ import pytest
 import torch
 from conftest import music
 
-from separator.adapt import Adapter, checked, pair_channels
 from separator.errors import AudioError, ConfigError
+from separator.stream.adapt import Adapter, checked, pair_channels
 
 
 def through(adapter: Adapter, song: torch.Tensor, stems: int = 2) -> torch.Tensor:

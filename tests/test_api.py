@@ -10,7 +10,7 @@ from conftest import music
 from separator.api import Separator, load_model
 from separator.cli.models import fetch_weights
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
-from separator.zoo import find_card
+from separator.zoo.search import find_card
 
 STEMS = {"drums", "bass", "other", "vocals"}
 

@@ -7,8 +7,8 @@ from scipy import signal
 
 from separator.errors import ConfigError
 from separator.schema import validate
-from separator.training import effects
-from separator.training.augmentation import (
+from separator.training.data import effects
+from separator.training.data.augmentation import (
     MIXTURE_EFFECTS,
     AugmentationOptions,
     Codec,

@@ -19,7 +19,7 @@ import soundfile
 import yaml
 from conftest import music
 
-from separator import downloads
+from separator.zoo import downloads
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and limits")
 

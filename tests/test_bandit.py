@@ -1,8 +1,8 @@
 import reference
 import torch
 
+from separator.checkpoints.bandit import from_bandit
 from separator.networks import build_network
-from separator.networks.bandit import from_bandit
 
 TINY = {"stems": ["speech", "music"], "band_count": 5, "n_fft": 64, "hop_length": 16, "modules": 2}
 

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from separator.bands import (
+from separator.errors import ConfigError
+from separator.spectral.bands import (
     BS_ROFORMER_WIDTHS,
     BandMasks,
     BandSplit,
@@ -14,7 +15,6 @@ from separator.bands import (
     musical_bands,
     widths,
 )
-from separator.errors import ConfigError
 
 SIZES = (4, 4, 4, 6, 4, 10, 10)
 #: Bins of the 60 bands that the public Mel-Band RoFormers were trained with.

@@ -12,10 +12,10 @@ import pytest
 
 from separator.api import Result
 from separator.audio.tempfiles import temporary_path
-from separator.batch import Options, plan, run
+from separator.batch.run import Options, plan, run
+from separator.batch.tracks import find_audio
 from separator.errors import AudioError, Cancelled, ConfigError
-from separator.inference import Progress
-from separator.tracks import find_audio
+from separator.stream.progress import Progress
 
 STEMS = ("drums", "vocals")
 

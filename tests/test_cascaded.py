@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from separator.errors import ConfigError
-from separator.inference import Monitor, Plan
-from separator.model import Solo
 from separator.networks import build_network
 from separator.networks.multiband import MultiBand, ramp, rolloff_gains
 from separator.networks.polyphase import Resampler
-from separator.runner import Runner
+from separator.stream.inference import Plan
+from separator.stream.model import Solo
+from separator.stream.progress import Monitor
+from separator.stream.runner import Runner
 
 NAMES = ("cascaded_aspp_net", "cascaded_net")
 #: Bands of Ultimate Vocal Remover's "4band_v3", the usual ones.

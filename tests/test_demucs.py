@@ -9,16 +9,16 @@ from conftest import weights_entry
 from safetensors.torch import save_file
 
 from separator.api import Separator
-from separator.errors import ConfigError
-from separator.model import Settings
-from separator.networks import build_network, network_class
-from separator.networks.demucs import Octave
-from separator.networks.demucs_formats import (
+from separator.checkpoints.demucs_formats import (
     NAMES,
     from_demucs_kwargs,
     from_demucs_v2,
     from_torchaudio,
 )
+from separator.ensemble.assemble import Settings
+from separator.errors import ConfigError
+from separator.networks import build_network, network_class
+from separator.networks.demucs import Octave
 from separator.networks.demucs_layers import (
     BLSTM,
     LocalAttention,

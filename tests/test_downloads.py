@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from separator import downloads
-from separator.downloads import fetch
 from separator.errors import Cancelled, ModelError
+from separator.zoo import downloads
+from separator.zoo.downloads import fetch
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

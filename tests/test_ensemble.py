@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from separator.ensemble import ALGORITHMS, combine, fit_weights, make_consistent
+from separator.ensemble.combine import ALGORITHMS, combine, fit_weights, make_consistent
 from separator.errors import ConfigError, ModelError
-from separator.frames import through_stft
-from separator.stft import STFT
+from separator.spectral.frames import through_stft
+from separator.spectral.stft import STFT
 
 
 def values(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:

@@ -9,9 +9,7 @@ import pytest
 import soundfile
 from evaluation_runs import RATE, STEMS, write
 
-from separator.evaluation.methods import (
-    Oracle,
-)
+from separator.evaluation.methods import Oracle
 from separator.evaluation.results import read_result
 
 pytest_plugins = ["evaluation_runs"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from separator.batch.leaderboard import LAYOUTS, check, find_layout, find_mixtures, plan
 from separator.errors import ConfigError
-from separator.evaluation.leaderboard import LAYOUTS, check, find_layout, find_mixtures, plan
 
 RATE = 8000
 

@@ -14,12 +14,7 @@ from evaluation_runs import STEMS, write
 from separator.datasets import scan_dataset
 from separator.errors import AudioError, Cancelled
 from separator.evaluation import runner
-from separator.evaluation.methods import (
-    Estimates,
-    Folder,
-    choose_oracles,
-    open_folder,
-)
+from separator.evaluation.methods import Estimates, Folder, choose_oracles, open_folder
 from separator.evaluation.runner import Evaluation, evaluate, load_song
 
 pytest_plugins = ["evaluation_runs"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from librosa.filters import mel
 
-from separator.bands import bin_indices, widths
 from separator.errors import ConfigError
 from separator.networks.filterbanks import STEPS, partition
+from separator.spectral.bands import bin_indices, widths
 
 SIZES = {"n_fft": 2048, "sample_rate": 44100}
 

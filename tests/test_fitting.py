@@ -6,7 +6,7 @@ import soundfile
 from conftest import music
 from gain_models import RATE, gains_of
 
-from separator.cards import read_card
+from separator.zoo.cards import read_card
 
 pytest_plugins = ["gain_models"]
 

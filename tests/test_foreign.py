@@ -14,14 +14,16 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from separator.adding import add_path
-from separator.cards import Card, Ensemble
+from separator.checkpoints import mdx_onnx
 from separator.checkpoints.foreign import read_bag, read_model
 from separator.checkpoints.states import FORMATS, load_state, read_state
 from separator.errors import ConfigError, ModelError, SeparatorError
-from separator.members import resolve
-from separator.networks import build_network, mdx_onnx
-from separator.zoo import find_card, load_network
+from separator.networks import build_network
+from separator.zoo.adding import add_path
+from separator.zoo.cards import Card, Ensemble
+from separator.zoo.load import load_network
+from separator.zoo.members import resolve
+from separator.zoo.search import find_card
 
 State = dict[str, Tensor]
 FOUR = ("drums", "bass", "other", "vocals")

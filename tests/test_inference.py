@@ -5,16 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import Cancelled, ConfigError, ModelError
-from separator.inference import (
-    Monitor,
-    Plan,
-    Progress,
-    cut_segments,
-    in_step,
-    separate_stream,
-    track_statistics,
-)
-from separator.runner import Runner, pick_device, pick_precision
+from separator.stream.blocks import in_step, track_statistics
+from separator.stream.inference import Plan, cut_segments, separate_stream
+from separator.stream.progress import Monitor, Progress
+from separator.stream.runner import Runner, pick_device, pick_precision
 
 SEGMENT = 64
 LENGTHS = [1, 2, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT, 10 * SEGMENT + 7, 997]

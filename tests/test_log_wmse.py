@@ -7,9 +7,9 @@ import pytest
 import torch
 from metric_signals import noise, tones
 
-from separator.evaluation import log_wmse as log_wmse_module
 from separator.evaluation.log_wmse import log_wmse
 from separator.evaluation.metrics import METRICS, Comparison
+from separator.spectral import hearing
 
 pytest_plugins = ["metric_signals"]
 BEST_LOG_WMSE = -4 * math.log(1e-8)
@@ -62,13 +62,13 @@ def test_log_wmse_weighs_errors_by_hearing():
 def test_weighting_filter_has_its_design():
     """A shelf of +5 dB and a peak of 2.5 dB between two Butterworth filters."""
     turn = torch.tensor([0.0, math.pi / 2])
-    shelf = log_wmse_module._high_shelf(turn, 1500, gain_db=5.0, q=1 / math.sqrt(2))
+    shelf = hearing._high_shelf(turn, 1500, gain_db=5.0, q=1 / math.sqrt(2))
     assert shelf.tolist() == pytest.approx([1, 10 ** (5 / 20)], rel=1e-5)
     middle = torch.tensor([math.pi * 500 / 44100])
-    peak = log_wmse_module._peak(middle, 500, gain_db=2.5, q=1.0)
+    peak = hearing._peak(middle, 500, gain_db=2.5, q=1.0)
     assert peak.item() == pytest.approx(10 ** (2.5 / 20), rel=1e-5)
 
-    response = log_wmse_module.impulse_response().double()
+    response = hearing.impulse_response().double()
     assert response.argmax() == 1999
     torch.testing.assert_close(response[1:1999], response[2000:3998].flip(0))  # zero phase
     gains = torch.fft.rfft(response, n=44100).abs()  # by Hz

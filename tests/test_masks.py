@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from separator.errors import ConfigError
-from separator.masks import (
+from separator.spectral.masks import (
     apply_mask,
     as_channels,
     complex_mask,

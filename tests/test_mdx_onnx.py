@@ -8,10 +8,11 @@ import reference
 import torch
 from torch import nn
 
+from separator.checkpoints import mdx_onnx
+from separator.checkpoints.mdx_onnx import PUBLIC_MODELS, identify, read_graph
 from separator.checkpoints.states import load_state
 from separator.errors import ConfigError, ModelError
-from separator.networks import build_network, mdx_onnx
-from separator.networks.mdx_onnx import PUBLIC_MODELS, identify, read_graph
+from separator.networks import build_network
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -2,9 +2,10 @@
 
 import pytest
 
-from separator.cards import Ensemble, read_card, write_card
 from separator.errors import ConfigError
-from separator.members import resolve
+from separator.zoo.cards import Ensemble, read_card
+from separator.zoo.members import resolve
+from separator.zoo.writing import write_card
 
 pytest_plugins = ["gain_models"]
 

@@ -13,13 +13,14 @@ from gain_models import MIX, RATE, Gains, gains_of
 from safetensors.torch import save_file
 
 from separator.api import Separator, load_model
-from separator.ensemble import combine
+from separator.ensemble.assemble import Settings
+from separator.ensemble.combine import combine
 from separator.errors import Cancelled, ModelError
-from separator.inference import Plan, separate_stream, track_statistics
-from separator.masks import wiener
-from separator.model import Settings
 from separator.networks import build_network
-from separator.stft import STFT
+from separator.spectral.masks import wiener
+from separator.spectral.stft import STFT
+from separator.stream.blocks import track_statistics
+from separator.stream.inference import Plan, separate_stream
 
 pytest_plugins = ["gain_models"]
 
@@ -156,7 +157,7 @@ class TestEnsemblesAsStreams:
         zoo.ensemble("e", ["vocals", "drums", "bass"], members)
         measured = []
         monkeypatch.setattr(
-            "separator.model.track_statistics",
+            "separator.ensemble.group.track_statistics",
             lambda blocks: measured.append(1) or track_statistics(blocks),
         )
         found = zoo.separator("e").separate(MIX, RATE)
@@ -223,7 +224,7 @@ class TestEnsemblesAsStreams:
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
     def test_wiener_filter_equals_that_of_the_whole_track(self, zoo, monkeypatch):
-        monkeypatch.setattr("separator.model._WIENER_FRAMES", 20)
+        monkeypatch.setattr("separator.ensemble.group._WIENER_FRAMES", 20)
         zoo.model("a", {"vocals": 0.8, "drums": 0.1})
         zoo.ensemble("e", ["vocals", "drums"], ["a"], wiener=1)
         song = torch.from_numpy(music(50 * 1024 / RATE, RATE))

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from separator.audio.naming import DEFAULT_TEMPLATE, check_template, stem_path
 from separator.errors import ConfigError
-from separator.naming import DEFAULT_TEMPLATE, check_template, stem_path
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import yaml
 from conftest import weights_entry
 
 from separator.api import Separator
-from separator.cards import read_card
 from separator.errors import ConfigError
-from separator.members import resolve
 from separator.networks import build_network
 from separator.networks.open_unmix import from_asteroid, infer_hyperparameters
+from separator.zoo.cards import read_card
+from separator.zoo.members import resolve
 
 TINY = {"stems": ["bass", "vocals"], "n_fft": 128, "hop_length": 32, "hidden_size": 8}
 

@@ -5,11 +5,7 @@ import torch
 from torch import Tensor
 
 from separator.errors import AudioError
-from separator.evaluation.oracles import (
-    ORACLES,
-    ideal_complex_mask,
-    ideal_ratio_mask,
-)
+from separator.evaluation.oracles import ORACLES, ideal_complex_mask, ideal_ratio_mask
 from separator.evaluation.ratios import usdr
 
 MASKS = ("ibm1", "ibm2", "irm1", "irm2", "icm")

@@ -7,18 +7,14 @@ import pytest
 import torch
 import yaml
 
-from separator.cards import Card, Ensemble
+from separator.checkpoints.mdx_onnx import public_settings
 from separator.checkpoints.vocal_remover import public_settings as band_settings
-from separator.members import resolve
 from separator.networks import build_network
-from separator.networks.mdx_onnx import public_settings
 from separator.resources import data_folder
-from separator.zoo import (
-    DEFAULT_MODEL,
-    find_card,
-    list_cards,
-    load_network,
-)
+from separator.zoo.cards import Card, Ensemble
+from separator.zoo.load import load_network
+from separator.zoo.members import resolve
+from separator.zoo.search import DEFAULT_MODEL, find_card, list_cards
 
 
 @cache

@@ -5,10 +5,10 @@ import torch
 from separator.checkpoints.foreign import read_model
 from separator.checkpoints.states import load_state, read_state
 from separator.errors import ConfigError
-from separator.masks import decoupled
 from separator.networks import build_network
 from separator.networks.pqmf import PQMF
 from separator.networks.resunet import PARTS, from_bytesep, infer_hyperparameters
+from separator.spectral.masks import decoupled
 
 
 @pytest.fixture(autouse=True)

@@ -7,17 +7,11 @@ from torch import nn
 
 from separator.errors import ConfigError
 from separator.networks import build_network, layers
-from separator.networks.layers import (
-    Attention,
-    FeedForward,
-    RMSNorm,
-    Transformer,
-    attend,
-    unit,
-)
+from separator.networks.layers import Attention, FeedForward, RMSNorm, Transformer, attend, unit
 from separator.networks.positions import PolarEmbedding, RotaryEmbedding, rotate
 from separator.resources import data_folder
-from separator.zoo import find_card, load_network
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card
 
 CASES = ["bs_roformer", "bs_roformer_mono", "bs_roformer_polar", "mel_band_roformer"]
 

@@ -11,10 +11,13 @@ from reference_recipes import Track, demix, demix_flat
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.inference import Monitor, Plan, cut_segments, separate_stream, track_statistics
-from separator.model import Solo
-from separator.runner import Runner
-from separator.segments import RECIPES, OverlapAdd, Tape, triangle
+from separator.stream.blocks import track_statistics
+from separator.stream.inference import Plan, cut_segments, separate_stream
+from separator.stream.model import Solo
+from separator.stream.overlap_add import OverlapAdd, triangle
+from separator.stream.progress import Monitor
+from separator.stream.runner import Runner
+from separator.stream.segments import RECIPES, Tape
 
 SIZE = 64
 LENGTHS = [1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 640, 997]

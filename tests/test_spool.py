@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from separator import spool
 from separator.errors import ModelError
-from separator.spool import copies
+from separator.stream import spool
+from separator.stream.spool import copies
 
 BLOCKS = [torch.arange(float(size)).reshape(2, -1) + size for size in (6, 0, 2, 20)]
 

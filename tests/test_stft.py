@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from separator.errors import ConfigError
-from separator.stft import STFT
+from separator.spectral.stft import STFT
 
 CONVENTIONS = [
     {"n_fft": 512, "hop_length": 128},

@@ -5,24 +5,17 @@ import pytest
 import soundfile
 
 from separator.resources import data_folder
-from separator.training.synthesis import SAMPLE_RATE, STEMS, Palette, effects, render_song
-from separator.training.synthesis.composer import compose
-from separator.training.synthesis.drums import VARIATIONS, DrumKit
-from separator.training.synthesis.instruments import FAMILIES, HELD_OUT, draw_instrument
-from separator.training.synthesis.oscillators import Envelope, frames_of, read_table
-from separator.training.synthesis.score import HAT, KICK, SNARE, Note, frequency
-from separator.training.synthesis.soundfont import Channel, midi_file
-from separator.training.synthesis.speech import installed_voices
-from separator.training.synthesis.styles import GROOVES, STYLES
-from separator.training.synthesis.tones import Modulated, Wavetable
-from separator.training.synthesis.voice import (
-    VOWELS,
-    Singer,
-    phrases,
-    pitch_curve,
-    sing,
-    sung_vowels,
-)
+from separator.synthesis import SAMPLE_RATE, STEMS, Palette, effects, render_song
+from separator.synthesis.composer import compose
+from separator.synthesis.drums import VARIATIONS, DrumKit
+from separator.synthesis.instruments import FAMILIES, HELD_OUT, draw_instrument
+from separator.synthesis.oscillators import Envelope, frames_of, read_table
+from separator.synthesis.score import HAT, KICK, SNARE, Note, frequency
+from separator.synthesis.soundfont import Channel, midi_file
+from separator.synthesis.speech import installed_voices
+from separator.synthesis.styles import GROOVES, STYLES
+from separator.synthesis.tones import Modulated, Wavetable
+from separator.synthesis.voice import VOWELS, Singer, phrases, pitch_curve, sing, sung_vowels
 
 FAMILY_LIST = sorted(
     {(name, family) for group in FAMILIES.values() for name, family in group.items()}, key=str

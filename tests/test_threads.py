@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from separator.threads import prefetch
+from separator.stream.prefetch import prefetch
 
 
 def test_order_is_kept():

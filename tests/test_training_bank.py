@@ -9,8 +9,8 @@ import torch
 from training_songs import RATE, STEMS, folder_options, plan_of, stream, write_songs
 
 from separator.errors import ConfigError
-from separator.training.bank import Bank, Banked, BankedSamples, build_bank, draw
-from separator.training.data import DataOptions, folder_library
+from separator.training.data.bank import Bank, Banked, BankedSamples, build_bank, draw
+from separator.training.data.build import DataOptions, folder_library
 
 
 def sine_bank(stems=("drums", "vocals"), channels=2, seconds=2.0, frequency=1000.0, rate=44100):

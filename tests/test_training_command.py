@@ -8,7 +8,7 @@ import yaml
 from training_runs import TINY
 
 from separator.training import task as task_module
-from separator.training.data import build_data
+from separator.training.data.build import build_data
 from separator.training.run import read_checkpoint, saved_recipe
 
 pytest_plugins = ["training_runs"]

@@ -13,12 +13,12 @@ from training_songs import RATE, STEMS, folder_options, plan_of, stream, write_s
 from separator.datasets import DatasetError, Track, open_dataset
 from separator.errors import ConfigError
 from separator.schema import validate
-from separator.training import cache as cache_module
-from separator.training import sources
-from separator.training.batches import Batches
-from separator.training.cache import Cache
-from separator.training.data import DataOptions, folder_library
-from separator.training.mixing import (
+from separator.training.data import cache as cache_module
+from separator.training.data import sources
+from separator.training.data.batches import Batches
+from separator.training.data.build import DataOptions, folder_library
+from separator.training.data.cache import Cache
+from separator.training.data.mixing import (
     Activity,
     Library,
     Recording,
@@ -27,8 +27,8 @@ from separator.training.mixing import (
     mix,
     recording,
 )
+from separator.training.data.sources import MixedSongs, Synthetic, SyntheticSongs
 from separator.training.recipe import resolve
-from separator.training.sources import MixedSongs, Synthetic, SyntheticSongs
 from separator.training.validation import validation_tracks
 
 WINDOW = 6 * RATE

@@ -26,7 +26,8 @@ from separator.training.lora import add_lora
 from separator.training.recipe import LoraOptions, resolve
 from separator.training.run import read_checkpoint, train
 from separator.training.sharding import gathered, shard, whole
-from separator.zoo import find_card, load_network
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card
 
 STEMS = ("vocals", "other")
 

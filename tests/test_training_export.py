@@ -15,7 +15,8 @@ from separator.training.export import export, trained_network
 from separator.training.lora import add_lora, merge
 from separator.training.recipe import LoraOptions, resolve
 from separator.training.run import read_checkpoint, train
-from separator.zoo import find_card, load_network
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card
 
 pytest_plugins = ["training_runs"]
 pytestmark = pytest.mark.usefixtures("noise")

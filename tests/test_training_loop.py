@@ -16,13 +16,13 @@ from training_runs import TINY, Noise, assert_learnt_the_same, recipe, track
 
 from separator.datasets import LoadedAudio, Track
 from separator.errors import ConfigError, ModelError
-from separator.inference import Plan
+from separator.stream.inference import Plan
 from separator.training import callbacks as callbacks_module
 from separator.training import run as run_module
 from separator.training import task as task_module
-from separator.training.batches import Batches
 from separator.training.building import checkpoint_activations
 from separator.training.callbacks import Report, spectrogram_picture
+from separator.training.data.batches import Batches
 from separator.training.export import trained_network
 from separator.training.recipe import load_recipe
 from separator.training.run import read_checkpoint, saved_recipe, train

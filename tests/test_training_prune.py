@@ -16,7 +16,8 @@ from separator.training.export import export
 from separator.training.prune import Gate, add_gates, learn_gates, prune, shrink, smaller
 from separator.training.recipe import load_recipe
 from separator.training.run import train
-from separator.zoo import find_card, load_network
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card
 
 pytest_plugins = ["training_runs"]
 pytestmark = pytest.mark.usefixtures("noise")

@@ -8,7 +8,8 @@ import torch
 
 from separator.datasets import open_dataset
 from separator.training.run import read_checkpoint, saved_recipe
-from separator.zoo import find_card, load_network
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card
 
 RATE = 44100
 SECONDS = 7.0  # longer than a window of the source activity detection

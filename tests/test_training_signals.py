@@ -9,8 +9,8 @@ import yaml
 from training_runs import TINY, Noise, assert_learnt_the_same, recipe
 
 from separator.training import task as task_module
-from separator.training.batches import Batches, outlive_one_signal
 from separator.training.callbacks import Report, Stopped
+from separator.training.data.batches import Batches, outlive_one_signal
 from separator.training.run import read_checkpoint, train
 
 pytest_plugins = ["training_runs"]

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from separator.errors import ConfigError, ModelError
-from separator.training import studio as studio_module
-from separator.training.bank import Bank
-from separator.training.sources import Plan
-from separator.training.studio import Studio, StudioSongs, draw
-from separator.training.synthesis import programs
+from separator.synthesis import programs
+from separator.training.data import studio as studio_module
+from separator.training.data.bank import Bank
+from separator.training.data.sources import Plan
+from separator.training.data.studio import Studio, StudioSongs, draw
 
 CPU = torch.device("cpu")
 STEMS = ("drums", "vocals")

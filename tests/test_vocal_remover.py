@@ -10,13 +10,13 @@ import reference
 import torch
 from torch import nn
 
-from separator.adding import add_path
-from separator.cards import Card
 from separator.checkpoints import vocal_remover
 from separator.checkpoints.foreign import read_model
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
-from separator.zoo import load_network
+from separator.zoo.adding import add_path
+from separator.zoo.cards import Card
+from separator.zoo.load import load_network
 
 #: As in the program's file 4band_v3_sn.json, but for what it says about training.
 FOUR_BANDS: dict[str, Any] = {

@@ -15,15 +15,17 @@ import yaml
 from conftest import make_signal
 from test_foreign import hybrid, package, unmix, unmix_folder
 
-from separator import adding
-from separator.adding import add_path
 from separator.api import Separator
-from separator.cards import AnyCard, Ensemble, write_card
+from separator.checkpoints import mdx_onnx
 from separator.errors import ConfigError, ModelError
-from separator.networks import mdx_onnx
 from separator.web.adding import add_files
 from separator.web.catalog import Catalog
-from separator.zoo import find_card, load_network
+from separator.zoo import adding
+from separator.zoo.adding import add_path
+from separator.zoo.cards import AnyCard, Ensemble
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card
+from separator.zoo.writing import write_card
 
 RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")

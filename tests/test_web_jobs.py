@@ -6,7 +6,7 @@ import pytest
 from conftest import finished
 
 from separator.errors import AudioError, ConfigError
-from separator.inference import Progress
+from separator.stream.progress import Progress
 from separator.web import jobs, view
 from separator.web.jobs import Job, Queue, friendly
 

@@ -16,7 +16,7 @@ from conftest import finished, make_signal, read_all
 
 from separator.audio import StemWriter
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
-from separator.inference import Progress
+from separator.stream.progress import Progress
 from separator.web.jobs import Job, Queue
 from separator.web.pages.batch import watch_all
 from separator.web.pool import ModelPool, interruptible

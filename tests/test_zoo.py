@@ -12,23 +12,18 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from separator import zoo
-from separator.adding import add_model
-from separator.cards import Card, Weights, parse_card, read_card, write_card
 from separator.checkpoints.states import FORMATS
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
 from separator.resources import data_folder
-from separator.segments import RECIPES
-from separator.zoo import (
-    find_card,
-    is_available,
-    list_cards,
-    load_network,
-    local_path,
-    survey,
-    weights_path,
-)
+from separator.stream.segments import RECIPES
+from separator.zoo import weights as weights_module
+from separator.zoo.adding import add_model
+from separator.zoo.cards import Card, Weights, parse_card, read_card
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card, list_cards, survey
+from separator.zoo.weights import is_available, local_path, weights_path
+from separator.zoo.writing import write_card
 
 PARAMETERS = {"dim": 8, "depth": 1, "heads": 2, "dim_head": 4}
 CARD: dict[str, Any] = {
@@ -226,7 +221,9 @@ def test_a_card_is_called_as_its_file(tmp_path: Path) -> None:
 
 
 def test_listing_models_needs_no_torch() -> None:
-    program = "import sys, separator.zoo as z; z.list_cards(); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, separator.zoo.search as z; z.list_cards(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -264,8 +261,10 @@ def test_bundled_weights_are_verified(tmp_path: Path) -> None:
 def test_a_hash_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, _ = save_model(tmp_path)
     computed: list[Path] = []
-    original = zoo.sha256_of
-    monkeypatch.setattr(zoo, "sha256_of", lambda path: computed.append(path) or original(path))
+    original = weights_module.sha256_of
+    monkeypatch.setattr(
+        weights_module, "sha256_of", lambda path: computed.append(path) or original(path)
+    )
     weights_path(card)
     weights_path(card)
     assert len(computed) == 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from separator.datasets import LoadedAudio, Track
 from separator.training import task as task_module
-from separator.training.batches import Batches
+from separator.training.data.batches import Batches
 from separator.training.recipe import Recipe, resolve
 from separator.training.run import read_checkpoint
 

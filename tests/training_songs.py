@@ -3,8 +3,8 @@
 import numpy as np
 import soundfile
 
-from separator.training.data import DataOptions, build_data
-from separator.training.sources import Plan
+from separator.training.data.build import DataOptions, build_data
+from separator.training.data.sources import Plan
 
 RATE = 1000
 STEMS = ("drums", "bass", "other", "vocals")

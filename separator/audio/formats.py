@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from separator.audio.info import AudioInfo
-from separator.errors import ConfigError, nearest
+from separator.errors import ConfigError
+from separator.words import nearest
 
 Codecs = dict[int | None, tuple[str, str]]
 

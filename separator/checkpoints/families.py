@@ -7,19 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from separator.bands import BS_ROFORMER_WIDTHS, mel_bands, widths
+from separator.checkpoints import bandit, demucs_formats
 from separator.checkpoints.family import Family, Inferred
 from separator.checkpoints.states import State
 from separator.errors import ModelError
-from separator.networks import (
-    bandit,
-    bsrnn,
-    conv_tasnet,
-    demucs_formats,
-    resunet,
-    scnet,
-    tfc_tdf,
-)
+from separator.networks import bsrnn, conv_tasnet, resunet, scnet, tfc_tdf
+from separator.spectral.bands import BS_ROFORMER_WIDTHS, mel_bands, widths
 
 
 def _indices(state: State, prefix: str) -> list[int]:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from separator.checkpoints.states import State, load_state
-from separator.errors import ConfigError, ModelError, nearest
+from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
+from separator.words import nearest
 
 
 class Inferred(NamedTuple):

@@ -19,12 +19,12 @@ from pydantic import Field
 
 from separator.checkpoints.families import family_of
 from separator.checkpoints.family import ForeignModel
+from separator.checkpoints.mdx_onnx import identify
 from separator.checkpoints.msst import read_msst
 from separator.checkpoints.packages import is_package, read_package
 from separator.checkpoints.states import State, name_target, read_state
 from separator.checkpoints.vocal_remover import is_cascade, read_cascade
 from separator.errors import ConfigError, ModelError
-from separator.networks.mdx_onnx import identify
 from separator.networks.open_unmix import infer_hyperparameters
 from separator.schema import Strict, read_yaml, validate
 

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from separator.checkpoints.demucs_formats import NAMES, from_demucs_kwargs
 from separator.checkpoints.families import family_of
 from separator.checkpoints.family import ForeignModel, Inferred
 from separator.checkpoints.states import State, read_state
 from separator.errors import ConfigError
-from separator.networks.demucs_formats import NAMES, from_demucs_kwargs
 from separator.schema import Count, Positive, read_yaml, validate
 
 _SEGMENT = 11.0  # seconds of a Demucs' training examples, where its YAML doesn't say

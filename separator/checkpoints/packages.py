@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separator.checkpoints.demucs_formats import from_demucs_kwargs, from_demucs_v2, known_kwargs
 from separator.checkpoints.diffq import dequantize, is_quantized
 from separator.checkpoints.pickles import StandIn, read_pickle
 from separator.errors import ModelError
 from separator.networks import build_network
-from separator.networks.demucs_formats import from_demucs_kwargs, from_demucs_v2, known_kwargs
 
 _NETWORKS = {
     "demucs.model.Demucs": "demucs",

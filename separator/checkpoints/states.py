@@ -140,13 +140,13 @@ def _read_demucs(path: Path) -> dict[str, Any]:
 
 
 def _read_torchaudio(path: Path) -> dict[str, Any]:
-    from separator.networks.demucs_formats import from_torchaudio
+    from separator.checkpoints.demucs_formats import from_torchaudio
 
     return _translated(path, from_torchaudio)
 
 
 def _read_bandit(path: Path) -> dict[str, Any]:
-    from separator.networks.bandit import from_bandit
+    from separator.checkpoints.bandit import from_bandit
 
     return _translated(path, from_bandit)
 
@@ -158,7 +158,7 @@ def _read_bytesep(path: Path) -> dict[str, Any]:
 
 
 def _read_onnx(path: Path) -> dict[str, Any]:
-    from separator.networks.mdx_onnx import read_graph
+    from separator.checkpoints.mdx_onnx import read_graph
 
     return dict(read_graph(path))
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from separator.checkpoints.family import ForeignModel, Inferred
+from separator.checkpoints.mdx_onnx import fingerprint
 from separator.checkpoints.states import State
 from separator.errors import ConfigError, ModelError
 from separator.networks import cascaded_aspp, cascaded_net
-from separator.networks.mdx_onnx import fingerprint
 from separator.schema import Count, validate
 
 #: Names, then sample rate, bins, and the two bins of the low-pass over all; below, for each band

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from separator import __version__
 from separator.cli import ensemble, evaluate, info, models, separate, train, web
 from separator.cli.console import error, message
 from separator.errors import Cancelled, ConfigError, SeparatorError
+from separator.version import __version__
 
 
 class Commands(TyperGroup):

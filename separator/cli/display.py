@@ -5,7 +5,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from separator.batch import Event, Job, Outcome, Report
+from separator.batch.run import Event, Job, Outcome, Report
 from separator.cli.console import console, line, message, printable, show, table
 
 if TYPE_CHECKING:

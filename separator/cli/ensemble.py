@@ -9,10 +9,11 @@ from separator.cli import values
 from separator.cli.console import line, message, show, table
 from separator.cli.models import chosen_card, fetch_weights
 from separator.errors import ConfigError
+from separator.words import words
 
 if TYPE_CHECKING:
-    from separator.cards import Ensemble
-    from separator.fitting import Fit
+    from separator.evaluation.fitting import Fit
+    from separator.zoo.cards import Ensemble
 
 app = typer.Typer(help="Let several models work together.", no_args_is_help=True)
 
@@ -45,19 +46,20 @@ def fit(
 
     The weights of a stem are not negative and sum to one. Use songs that no member was trained on.
     """
-    from separator import fitting
     from separator.api import Separator
-    from separator.cards import write_card
-    from separator.members import resolve
-    from separator.zoo import free_name, user_folder
+    from separator.evaluation import fitting
+    from separator.resources import user_folder
+    from separator.zoo.members import resolve
+    from separator.zoo.search import free_name
+    from separator.zoo.writing import write_card
 
-    cards = [chosen_card(model) for model in values.words(models)]
+    cards = [chosen_card(model) for model in words(models)]
     if len(cards) < 2:
         raise ConfigError("--models names fewer than two members; name those to be weighed.")
     folder = folder or user_folder()
     free_name(name, folder)
     found = fitting.find_songs(songs)
-    card = fitting.draft(name, cards, found, values.words(stems))
+    card = fitting.draft(name, cards, found, words(stems))
     resolve(card)
     values.make_folder(folder)
     for member in cards:

@@ -9,6 +9,7 @@ import typer
 from separator.cli import common, values
 from separator.cli.console import line, message, printable, show, table
 from separator.errors import ConfigError
+from separator.words import words
 
 if TYPE_CHECKING:
     from separator.datasets import Dataset
@@ -192,15 +193,15 @@ def leaderboard(
     What is there already is kept. If you have the true stems, `separator evaluate --estimates`
     computes the same numbers.
     """
-    from separator.batch import Options, run
+    from separator.batch import leaderboard as board
+    from separator.batch.run import Options, run
     from separator.cli.display import Display
     from separator.cli.models import chosen_card, fetch_weights
-    from separator.evaluation import leaderboard as board
-    from separator.naming import output_names
+    from separator.zoo.cards import output_names
 
     chosen = board.find_layout(layout)
     card = chosen_card(model)
-    wanted = values.words(stems) or card.stems
+    wanted = words(stems) or card.stems
     residual = board.residual_name(wanted, chosen)
     names = output_names(card.name, card.stems, wanted, residual)
     found = board.find_mixtures(mixtures, chosen)
@@ -230,10 +231,10 @@ def leaderboard(
 def _models(names: Sequence[str], settings: dict[str, Any]) -> "list[Model]":
     """Return the models, their settings checked before anything is fetched or read."""
     from separator.cli.models import chosen_card
+    from separator.ensemble.assemble import Settings
     from separator.evaluation.methods import Model
-    from separator.members import resolve
-    from separator.model import Settings
-    from separator.runner import pick_device, pick_precision
+    from separator.stream.runner import pick_device, pick_precision
+    from separator.zoo.members import resolve
 
     pick_precision(settings["precision"], pick_device(settings["device"]))
     found = [Model(chosen_card(name), settings) for name in names]
@@ -259,9 +260,7 @@ def _open(
     if not quiet:
         message(f"Looking at the songs in '{data}'; for the first time, all are decoded.")
     try:
-        dataset = scan_dataset(
-            data, kind, split, values.words(stems) or None, check_sum=True, limit=limit
-        )
+        dataset = scan_dataset(data, kind, split, words(stems) or None, check_sum=True, limit=limit)
     except DatasetError as error:  # an empty split, say: no wrong usage, but nothing to measure
         message(f"error: {error}")
         raise typer.Exit(1) from error

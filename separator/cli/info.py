@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from separator import __version__
 from separator.cli.console import line, show, table
+from separator.version import __version__
 
 _LIBRARIES = ("torch", "numpy", "soundfile", "av", "soxr", "librosa", "pydantic", "typer")
 _PARTS = {  # module: what it is for, and the extra that brings it
@@ -44,7 +44,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _devices() -> Iterator[tuple[str, str]]:
     import torch
 
-    from separator.runner import pick_device, pick_precision
+    from separator.stream.runner import pick_device, pick_precision
 
     device = pick_device()
     precision = str(pick_precision("auto", device)).removeprefix("torch.")
@@ -58,10 +58,10 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 
 def _folders() -> Iterator[tuple[str, str]]:
-    from separator.downloads import megabytes
-    from separator.members import usable_cards
-    from separator.resources import data_folder
-    from separator.zoo import cache_dir, is_offline, user_folder
+    from separator.resources import cache_dir, data_folder, user_folder
+    from separator.words import megabytes
+    from separator.zoo.members import usable_cards
+    from separator.zoo.weights import is_offline
 
     cache = cache_dir()
     files = [path for path in cache.rglob("*") if path.is_file()] if cache.is_dir() else []

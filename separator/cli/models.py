@@ -9,12 +9,10 @@ import typer
 
 from separator.cli.console import console, line, message, printable, show, table
 from separator.errors import ConfigError, ModelError
+from separator.words import megabytes
 
 if TYPE_CHECKING:
-    from separator.cards import AnyCard, Card
-
-_PLACES = ("bundled", "downloaded", "to download", "missing")
-_BUNDLED, _DOWNLOADED, _TO_DOWNLOAD, _MISSING = _PLACES
+    from separator.zoo.cards import AnyCard, Card
 
 app = typer.Typer(
     help="List the models that can be used; also: show, download and add one.",
@@ -37,13 +35,14 @@ def models(
     """List the models that can be used; also: show, download and add one."""
     if ctx.invoked_subcommand:
         return
-    from separator.members import usable_cards
+    from separator.zoo.describe import is_here, place, size_of
+    from separator.zoo.members import usable_cards
 
     usable, problems = usable_cards()
     for problem in problems:
         message(f"left out: {problem}")
     cards = [card for card in usable if _matches(card, search, stem, licence)]
-    cards.sort(key=lambda card: _place(card) in (_TO_DOWNLOAD, _MISSING))  # what is here first
+    cards.sort(key=lambda card: not is_here(card))
     if as_json:
         line(json.dumps([_as_dict(card) for card in cards], indent=2))
         return
@@ -51,8 +50,8 @@ def models(
     rows.columns[0].no_wrap = True
     for card in cards:
         stems = _stems(card, limit=6)
-        size = _megabytes(card)
-        rows.add_row(card.name, stems, size, card.licence, _place(card), _best(card, stem))
+        size = megabytes(size_of(card))
+        rows.add_row(card.name, stems, size, card.licence, place(card), _best(card, stem))
     show(rows)
     if not cards:
         message("No model is like that; `separator models` lists all.")
@@ -61,8 +60,10 @@ def models(
 @app.command("show")
 def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) -> None:
     """Show all that the card of a model says."""
+    from separator.zoo.describe import models_of
+
     card = chosen_card(name)
-    models = _models(card)
+    models = models_of(card)
     fields: list[tuple[str, object]] = [
         ("name", card.name),
         ("about", card.description),
@@ -89,9 +90,10 @@ def show_model(name: Annotated[str, typer.Argument(help="Name of a model.")]) ->
 @app.command()
 def download(names: Annotated[list[str], typer.Argument(help="Names of models.")]) -> None:
     """Fetch the weights of models, verified; their licences are shown first."""
-    from separator.zoo import is_available, local_path
+    from separator.zoo.describe import models_of
+    from separator.zoo.weights import is_available, local_path
 
-    cards = [model for name in names for model in _models(chosen_card(name))]
+    cards = [model for name in names for model in models_of(chosen_card(name))]
     for card in cards:
         if is_available(card):
             message(f"{card.name}: here already.")
@@ -120,7 +122,7 @@ def add(
     copy: Annotated[bool, typer.Option("--copy", help="Copy the weights beside the card.")] = False,
 ) -> None:
     """Add a checkpoint of Demucs, Open-Unmix, torchaudio, SCNet, MSST and relatives."""
-    from separator.adding import add_path
+    from separator.zoo.adding import add_path
 
     names = tuple(part.strip() for part in stems.split(",")) if stems else ()
     card = add_path(checkpoint, config, stems=names, name=name, copy=copy)
@@ -132,7 +134,7 @@ def add(
 
 def chosen_card(name: str) -> "AnyCard":
     """Find a model; not to know it is wrong usage, which a damaged one is not."""
-    from separator.zoo import find_card
+    from separator.zoo.search import find_card
 
     try:
         return find_card(name)
@@ -142,14 +144,15 @@ def chosen_card(name: str) -> "AnyCard":
 
 def fetch_weights(card: "AnyCard", *, offline: bool = False, quiet: bool = False) -> None:
     """Get the weights of a model, or of an ensemble's models, if they are not here."""
-    for model in _models(card):
+    from separator.zoo.describe import models_of
+
+    for model in models_of(card):
         _fetch(model, offline=offline, quiet=quiet)
 
 
 def _fetch(card: "Card", *, offline: bool, quiet: bool) -> None:
     """Get the weights of one model, with its licence and a bar."""
-    from separator.downloads import megabytes
-    from separator.zoo import is_available, is_offline, weights_path
+    from separator.zoo.weights import is_available, is_offline, weights_path
 
     if card.bundled or is_available(card) or offline or is_offline():
         weights_path(card, offline=offline or None)
@@ -188,28 +191,22 @@ def _matches(card: "AnyCard", search: str | None, stem: str | None, licence: str
 
 
 def _as_dict(card: "AnyCard") -> dict[str, Any]:
-    from separator.zoo import is_available, local_path
+    from separator.zoo.describe import is_here, models_of
+    from separator.zoo.weights import local_path
 
     data: dict[str, Any] = card.model_dump(mode="json")
-    models = _models(card)
-    available = all(is_available(model) for model in models)
-    return {**data, "available": available, "paths": [str(local_path(model)) for model in models]}
-
-
-def _models(card: "AnyCard") -> "list[Card]":
-    """Return the card itself, or those of the models behind an ensemble."""
-    from separator.members import resolve
-
-    return resolve(card).models
+    paths = [str(local_path(model)) for model in models_of(card)]
+    return {**data, "available": is_here(card), "paths": paths}
 
 
 def _fields(card: "Card", named: bool) -> list[tuple[str, object]]:
-    from separator.zoo import local_path
+    from separator.zoo.describe import place
+    from separator.zoo.weights import local_path
 
     return [
         ("network", f"{card.name}: {card.network}" if named else card.network),
         ("segment", f"{card.segment:g} s, overlap {card.overlap:g}, recipe {card.recipe}"),
-        ("weights", f"{_megabytes(card)}, {_place(card)}: {local_path(card)}"),
+        ("weights", f"{megabytes(card.weights.bytes)}, {place(card)}: {local_path(card)}"),
         ("sha256", card.weights.sha256 or "not published"),
         *([("mind", card.weights.doubt)] if card.weights.doubt else []),
         ("from", ", ".join(card.weights.urls)),
@@ -223,36 +220,9 @@ def _stems(card: "AnyCard", limit: int | None = None) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _megabytes(card: "AnyCard") -> str:
-    from separator.downloads import megabytes
-
-    sizes = [model.weights.bytes for model in _models(card)]
-    known = [size for size in sizes if size is not None]
-    return megabytes(sum(known) if len(known) == len(sizes) else None)
-
-
-def _place(card: "AnyCard") -> str:
-    """Say where the weights are; of an ensemble, where those are that are hardest to get."""
-    from separator.zoo import is_available
-
-    places = {
-        (_MISSING if model.bundled else _TO_DOWNLOAD)
-        if not is_available(model)
-        else (_BUNDLED if model.bundled else _DOWNLOADED)
-        for model in _models(card)
-    }
-    return max(places, key=_PLACES.index)
-
-
 def _best(card: "AnyCard", stem: str | None) -> str:
-    """Name the best score of a stem, or of any, and what it means."""
-    scores = [
-        (value, name, score)
-        for score in card.scores
-        for name, value in score.values.items()
-        if stem is None or name.lower() == stem.lower()
-    ]
-    if not scores:
-        return ""
-    value, name, score = max(scores, key=lambda item: item[0])
-    return f"{name} {value:.2f} dB ({score.definition}, {score.dataset})"
+    """Write the best score of a stem, or of any, and what it means."""
+    from separator.zoo.describe import best_score
+
+    best = best_score(card, stem)
+    return f"{best[0]} {best[1]:.2f} dB ({best[2]})" if best else ""

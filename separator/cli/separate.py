@@ -14,12 +14,12 @@ from typer.core import TyperCommand
 from separator.cli import common, values
 from separator.cli.console import message
 from separator.errors import ConfigError
-from separator.times import seconds_of
+from separator.words import seconds_of, words
 
 if TYPE_CHECKING:
     from separator.api import Separator
-    from separator.batch import Options
-    from separator.cards import AnyCard
+    from separator.batch.run import Options
+    from separator.zoo.cards import AnyCard
 
 _WANTED, _FILES = "What comes out", "Files"
 
@@ -130,13 +130,13 @@ def separate(
     A file that fails does not stop the others.
     The stems keep the song's rate, length, channels and tags.
     """
-    from separator.batch import Options, plan, run
+    from separator.batch.run import Options, plan, run
+    from separator.batch.tracks import find_audio
     from separator.cli.display import Display, show_plan
     from separator.cli.models import chosen_card
-    from separator.tracks import find_audio
 
     card = chosen_card(model)
-    chosen = values.words(stems) or card.stems
+    chosen = words(stems) or card.stems
     options = Options(
         output=output,
         stems=chosen,
@@ -156,7 +156,7 @@ def separate(
         "batch_size": batch_size,
         "shifts": shifts,
         "seed": seed,
-        "augmentations": values.words(augment),
+        "augmentations": words(augment),
     }
     _check_options(inputs, options, card)
     _check_settings(card, **settings)
@@ -195,7 +195,7 @@ def _existing(skip: bool, overwrite: bool) -> Any:
 def _check_options(inputs: Sequence[str], options: "Options", card: "AnyCard") -> None:
     """Refuse wrong wishes before any work is done."""
     from separator.audio import output_format
-    from separator.naming import output_names
+    from separator.zoo.cards import output_names
 
     if not all(inputs):
         raise ConfigError("An input is an empty name; name files or folders.")
@@ -223,9 +223,9 @@ def _check_settings(
     augmentations: Sequence[str],
 ) -> None:
     """Refuse what can be told before hundreds of megabytes are fetched for the model."""
-    from separator.members import resolve
-    from separator.model import Settings
-    from separator.runner import AUGMENTATIONS, pick_device, pick_precision
+    from separator.ensemble.assemble import Settings
+    from separator.stream.runner import AUGMENTATIONS, pick_device, pick_precision
+    from separator.zoo.members import resolve
 
     pick_precision(precision, pick_device(device))
     if segment is not None and not 0 < segment <= 3600:

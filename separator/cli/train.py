@@ -114,8 +114,8 @@ def export(
     ] = None,
 ) -> None:
     """Turn a trained network into a model: a card, and weights in float16."""
-    from separator.downloads import megabytes
     from separator.training.export import export
+    from separator.words import megabytes
 
     card = export(source, folder, name=name, licence=licence, description=description)
     path = folder / f"{card.name}.yaml"
@@ -151,8 +151,8 @@ def _smaller(recipe: "Recipe", ratio: float) -> "Recipe":
 
 def _prune(recipe: "Recipe", folder: Path, ratio: float, until: int | None) -> "Result":
     """Prune, and say what that changed."""
-    from separator.training.dryrun import rounded
     from separator.training.prune import prune
+    from separator.words import rounded
 
     pruned = prune(recipe, folder, ratio, until=until, report=_tell)
     before, after = pruned.macs
@@ -190,8 +190,9 @@ def _tell(report: "Report") -> None:
 
 
 def _show_costs(recipe: "Recipe") -> None:
-    from separator.training.dryrun import analyse, measure_speed, rounded
+    from separator.training.dryrun import analyse, measure_speed
     from separator.training.hardware import training_device
+    from separator.words import rounded
 
     costs = analyse(recipe)
     rows = table("", "")

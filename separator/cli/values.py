@@ -4,16 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from separator.errors import ConfigError, nearest
-
-
-def words(text: str | None) -> tuple[str, ...]:
-    """Split a list at its commas.
-
-    >>> words("vocals, drums")
-    ('vocals', 'drums')
-    """
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+from separator.errors import ConfigError
+from separator.words import nearest
 
 
 def one_of(value: str, allowed: Sequence[str], option: str) -> str:

@@ -8,13 +8,7 @@ for track in dataset.tracks:
 ```
 """
 
-from separator.datasets.dataset import (
-    Dataset,
-    check_usable,
-    from_musdb,
-    open_dataset,
-    scan_dataset,
-)
+from separator.datasets.dataset import Dataset, check_usable, from_musdb, open_dataset, scan_dataset
 from separator.datasets.layouts import KINDS
 from separator.datasets.leaks import leak_check, trained_on
 from separator.datasets.problems import COLUMNS, DatasetError, Problem

@@ -152,7 +152,7 @@ class Index:
 
 def index_path(root: Path) -> Path:
     """Return where the index of a data set is kept: in the cache, by a hash of its folder."""
-    from separator.zoo import cache_dir
+    from separator.resources import cache_dir
 
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return cache_dir() / "datasets" / f"{digest}.json"

@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias
 from separator.audio import probe
 from separator.datasets import folders, metadata
 from separator.datasets.songs import Song
-from separator.errors import AudioError, ConfigError, nearest
+from separator.errors import AudioError, ConfigError
+from separator.words import nearest
 
 Absent: TypeAlias = Literal["error", "silence", "own"]
 

@@ -15,7 +15,8 @@ from separator.datasets.layouts import Layout
 from separator.datasets.problems import Problem, unreadable
 from separator.datasets.songs import Place, Song
 from separator.datasets.tracks import MIXTURE, AudioFile, Track
-from separator.errors import ConfigError, nearest
+from separator.errors import ConfigError
+from separator.words import nearest
 
 #: Names for everything but the vocals, which is summed where a song has no such file.
 INSTRUMENTAL = ("instrumental", "accompaniment", "no_vocals")

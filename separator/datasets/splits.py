@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import zlib
 
-from separator.errors import ConfigError, nearest
+from separator.errors import ConfigError
+from separator.words import nearest
 
 SPLITS = ("train", "validation", "test")
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import soundfile
 
 from separator.audio import open_audio
-from separator.errors import AudioError, ConfigError, nearest
+from separator.errors import AudioError, ConfigError
+from separator.words import nearest
 
 Signal = npt.NDArray[np.float32]
 Blocks = Generator[Signal, None, None]

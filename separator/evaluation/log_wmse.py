@@ -4,20 +4,15 @@ Silent references have a score here: it tells how well the mixture was silenced.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
-from math import cos, pi, sin, sqrt, tan
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fft import fftshift, irfft, rfft
+from torch.fft import irfft, rfft
 
 from separator.evaluation.checks import check_mixture, check_pair
+from separator.spectral.hearing import FFT, INAUDIBLE, MIDDLE, RATE, TAPS, impulse_response
 
-_RATE = 44100  # Hz, at which the weighting filter is defined
-_TAPS, MIDDLE = 4000, 1999  # of its impulse response
-_FFT = 2**15
-INAUDIBLE = 10 ** (-68 / 20)  # of the mixture's RMS
 _EPS = 1e-8
 
 
@@ -73,70 +68,22 @@ def _mean_square(signal: Tensor, gate: Tensor | float) -> Tensor:
 def _weighted(signal: Tensor) -> Iterator[Tensor]:
     """Yield the filtered signal `(channels, time)` block by block: overlap-save."""
     length = signal.shape[-1]
-    response = rfft(impulse_response().to(signal.device), n=_FFT)
-    advance = _FFT - (_TAPS - 1)
-    before = _TAPS - 1 - MIDDLE
+    response = rfft(impulse_response().to(signal.device), n=FFT)
+    advance = FFT - (TAPS - 1)
+    before = TAPS - 1 - MIDDLE
     for start in range(0, length, advance):
         first = start - before
-        piece = signal[..., max(0, first) : first + _FFT].float()
+        piece = signal[..., max(0, first) : first + FFT].float()
         left = max(0, -first)
-        block = F.pad(piece, (left, _FFT - left - piece.shape[-1]))
-        filtered: Tensor = irfft(rfft(block) * response, n=_FFT)
-        yield filtered[..., _TAPS - 1 :][..., : length - start]
+        block = F.pad(piece, (left, FFT - left - piece.shape[-1]))
+        filtered: Tensor = irfft(rfft(block) * response, n=FFT)
+        yield filtered[..., TAPS - 1 :][..., : length - start]
 
 
 def _resampled(signal: Tensor, sample_rate: int) -> Tensor:
-    if sample_rate == _RATE:
+    if sample_rate == RATE:
         return signal
     import soxr
 
-    samples = soxr.resample(signal.float().cpu().numpy().T, sample_rate, _RATE, quality="HQ")
+    samples = soxr.resample(signal.float().cpu().numpy().T, sample_rate, RATE, quality="HQ")
     return torch.from_numpy(samples.T).to(signal.device)
-
-
-@lru_cache(maxsize=1)
-def impulse_response() -> Tensor:
-    """Return the zero-phase weighting filter, `(4000,)` with its middle at 1999.
-
-    It samples the magnitude of four filters in a row. Like the original it does so at multiples
-    of pi / 4097, while the inverse transform takes them for multiples of pi / 4096.
-    """
-    half = torch.arange(4097, dtype=torch.float64) * pi / 4097 / 2
-    tangent = half.tan()
-    magnitude = (
-        _high_shelf(half, 1500, gain_db=5.0, q=1 / sqrt(2))
-        * _peak(half, 500, gain_db=2.5, q=1.5 / sqrt(2))
-        * (tangent**4 / (tangent**4 + _tan(120) ** 4)).sqrt()  # Butterworth, order 2
-        / (1 + (tangent / _tan(10000)) ** 2)  # Butterworth of order 1, forwards and backwards
-    )
-    response: Tensor = fftshift(irfft(magnitude, n=8192))
-    return response[4096 - MIDDLE :][:_TAPS].float()
-
-
-def _tan(frequency: float) -> float:
-    return tan(pi * frequency / _RATE)
-
-
-def _high_shelf(half: Tensor, frequency: float, *, gain_db: float, q: float) -> Tensor:
-    a, turn = 10 ** (gain_db / 40), 2 * pi * frequency / _RATE
-    c, s = cos(turn), 2 * sqrt(a) * sin(turn) / (2 * q)
-    up, down = (a + 1) + (a - 1) * c, (a + 1) - (a - 1) * c
-    above = a * (up + s), -2 * a * ((a - 1) + (a + 1) * c), a * (up - s)
-    below = down + s, 2 * ((a - 1) - (a + 1) * c), down - s
-    return _biquad(half, above, below)
-
-
-def _peak(half: Tensor, frequency: float, *, gain_db: float, q: float) -> Tensor:
-    a, turn = 10 ** (gain_db / 40), 2 * pi * frequency / _RATE
-    c, alpha = -2 * cos(turn), sin(turn) / (2 * q)
-    return _biquad(half, (1 + alpha * a, c, 1 - alpha * a), (1 + alpha / a, c, 1 - alpha / a))
-
-
-def _biquad(half: Tensor, above: tuple[float, ...], below: tuple[float, ...]) -> Tensor:
-    """Return the magnitude of a filter of the audio equalizer cookbook at half-angles."""
-
-    def polynomial(b: tuple[float, ...]) -> Tensor:
-        turns = torch.polar(torch.ones_like(half), -2 * half)
-        return (b[0] + turns * (b[1] + turns * b[2])).abs()
-
-    return polynomial(above) / polynomial(below)

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from separator.audio import open_audio
-from separator.cards import AnyCard
 from separator.datasets.songs import audio_in
-from separator.errors import AudioError, ConfigError, nearest
+from separator.errors import AudioError, ConfigError
 from separator.evaluation.memory import Usage, measured
 from separator.evaluation.oracles import ORACLES
 from separator.evaluation.results import Kind, safe_name
-from separator.members import resolve
+from separator.words import nearest
+from separator.zoo.cards import AnyCard
+from separator.zoo.members import resolve
 
 if TYPE_CHECKING:
     from separator.api import Separator

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from separator.evaluation.checks import check_finite, check_mixture
-from separator.frames import through_stft
-from separator.masks import ratio_mask, wiener, with_residual
+from separator.spectral.frames import through_stft
+from separator.spectral.masks import ratio_mask, wiener, with_residual
 
 _N_FFT, _HOP = 4096, 1024
 _FRAMES = 300  # during which a source stays where it is

@@ -23,12 +23,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from separator.errors import AudioError, ConfigError, nearest
+from separator.errors import AudioError, ConfigError
 from separator.evaluation.bss_eval import BSSEval, bss_eval
 from separator.evaluation.methods import Song
 from separator.evaluation.metrics import METRICS, Comparison, Engine, Metric
 from separator.evaluation.permutations import best_order
 from separator.evaluation.results import FRAME_METRICS, Target
+from separator.words import nearest
 
 ACCOMPANIMENT = "accompaniment"
 _SYNONYMS = ("accompaniment", "instrumental", "instrum", "inst", "no_vocals", "karaoke")

@@ -15,7 +15,7 @@ from torch.fft import rfft
 
 from separator.evaluation.checks import check_pair, without_silent
 from separator.evaluation.parallel import parallel_map
-from separator.frames import reflected
+from separator.spectral.frames import reflected
 
 _Result = TypeVar("_Result")
 

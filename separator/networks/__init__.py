@@ -12,7 +12,8 @@ from typing import Any, get_type_hints
 
 from torch import nn
 
-from separator.errors import ConfigError, ModelError, nearest
+from separator.errors import ConfigError, ModelError
+from separator.words import nearest
 
 NETWORKS = {
     "bs_roformer": "separator.networks.roformer:BSRoformer",

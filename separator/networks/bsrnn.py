@@ -20,7 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from separator.bands import (
+from separator.networks.filterbanks import partition
+from separator.networks.layers import hide_prefix
+from separator.networks.states import State, numbered
+from separator.spectral.bands import (
     Bands,
     BandTokens,
     PerBand,
@@ -29,11 +32,8 @@ from separator.bands import (
     explicit_bands,
     widths,
 )
-from separator.masks import apply_mask, complex_mask
-from separator.networks.filterbanks import partition
-from separator.networks.layers import hide_prefix
-from separator.networks.states import State, numbered
-from separator.stft import STFT
+from separator.spectral.masks import apply_mask, complex_mask
+from separator.spectral.stft import STFT
 
 
 class NormBandSplit(BandTokens):

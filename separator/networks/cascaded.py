@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import apply_mask
 from separator.networks.layers import hide_prefix
 from separator.networks.multiband import MultiBand
+from separator.spectral.masks import apply_mask
 
 #: Silence divides by something.
 TINY = torch.finfo(torch.float32).tiny

@@ -4,7 +4,7 @@
 
 A complex mask turns the phase of the mixture, a magnitude mask keeps it, so that overlapping
 instruments leave each other's phase in the estimates. The three kinds are one network but for
-the number of outputs; `separator.masks` says what each can express.
+the number of outputs; `separator.spectral.masks` says what each can express.
 
 Reference:
     Jansson et al., "Learned complex masks for multi-instrument source separation", 2021, arXiv
@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import apply_mask, as_channels, complex_mask
 from separator.networks.layers import Heads, hide_prefix
-from separator.stft import STFT
+from separator.spectral.masks import apply_mask, as_channels, complex_mask
+from separator.spectral.stft import STFT
 
 Kind = Literal["complex", "bounded", "magnitude"]
 #: How many numbers make the mask of one bin.

@@ -19,8 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from separator.bands import Bands, coverage, musical_bands, widths
-from separator.errors import ConfigError, nearest
+from separator.errors import ConfigError
+from separator.spectral.bands import Bands, coverage, musical_bands, widths
+from separator.words import nearest
 
 Array = npt.NDArray[np.float64]
 

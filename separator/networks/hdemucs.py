@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import as_channels, from_channels, mixture_phase, wiener
 from separator.networks.demucs_layers import ScaledEmbedding, output_channels, rescale, standardize
 from separator.networks.hybrid_layers import (
     BandDecoder,
@@ -33,7 +32,8 @@ from separator.networks.hybrid_layers import (
     Up,
 )
 from separator.networks.layers import hide_prefix
-from separator.stft import STFT
+from separator.spectral.masks import as_channels, from_channels, mixture_phase, wiener
+from separator.spectral.stft import STFT
 
 
 class Stage(NamedTuple):

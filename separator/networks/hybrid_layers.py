@@ -14,13 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from separator.networks.demucs_layers import (
-    DConv,
-    TimeConv,
-    TimeConvTranspose,
-    chosen,
-    transposed,
-)
+from separator.networks.demucs_layers import DConv, TimeConv, TimeConvTranspose, chosen, transposed
 
 
 class Resize(NamedTuple):

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import mixture_phase
 from separator.networks.polyphase import Quality, Resampler
-from separator.stft import STFT
+from separator.spectral.masks import mixture_phase
+from separator.spectral.stft import STFT
 
 #: From left and right to the channels that a band is seen in. Mono stays mono.
 CHANNELS = {

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import apply_mask, ratio_mask, wiener, with_residual
 from separator.networks.layers import hide_prefix
 from separator.networks.states import State
-from separator.stft import STFT
+from separator.spectral.masks import apply_mask, ratio_mask, wiener, with_residual
+from separator.spectral.stft import STFT
 
 
 class Target(nn.Module):

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import decoupled
 from separator.networks.layers import Heads, hide_prefix
 from separator.networks.pqmf import PQMF
 from separator.networks.states import State, numbered
-from separator.stft import STFT
+from separator.spectral.masks import decoupled
+from separator.spectral.stft import STFT
 
 #: What the network predicts for each bin: m, re, im and q.
 PARTS = 4

@@ -20,7 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from separator.bands import (
+from separator.errors import ConfigError
+from separator.networks.layers import RMSNorm, Transformer, hide_prefix
+from separator.networks.positions import Positions
+from separator.spectral.bands import (
     BS_ROFORMER_WIDTHS,
     BandMasks,
     Bands,
@@ -31,11 +34,8 @@ from separator.bands import (
     mel_bands,
     widths,
 )
-from separator.errors import ConfigError
-from separator.masks import apply_mask, complex_mask
-from separator.networks.layers import RMSNorm, Transformer, hide_prefix
-from separator.networks.positions import Positions
-from separator.stft import STFT
+from separator.spectral.masks import apply_mask, complex_mask
+from separator.spectral.stft import STFT
 
 
 class RoformerCore(nn.Module):

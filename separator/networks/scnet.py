@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import apply_mask, as_channels, from_channels
 from separator.networks.layers import hide_prefix
 from separator.networks.states import State, numbered
-from separator.stft import STFT, Window
+from separator.spectral.masks import apply_mask, as_channels, from_channels
+from separator.spectral.stft import STFT, Window
 
 MASK = "mask_layer.0.bias"
 

@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import as_channels, from_channels
 from separator.networks.layers import Heads, hide_prefix
 from separator.networks.states import State, numbered
-from separator.stft import STFT
+from separator.spectral.masks import as_channels, from_channels
+from separator.spectral.stft import STFT
 
 Layer = Callable[[int], nn.Module]
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from separator.errors import ConfigError
 from separator.networks.layers import Heads, hide_prefix
 from separator.networks.tfc_tdf import FreqLinear, MappedSpectrogram
-from separator.stft import STFT
+from separator.spectral.stft import STFT
 
 
 def normed(layer: nn.Module, channels: int) -> list[nn.Module]:

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.masks import with_residual
 from separator.networks.demucs_layers import center
 from separator.networks.layers import hide_prefix
+from separator.spectral.masks import with_residual
 
 
 class Interpolate(nn.Module):

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from separator.cards import Card
 from separator.checkpoints.states import load_state
 from separator.errors import ConfigError
 from separator.networks import build_network
 from separator.training.lora import add_lora
 from separator.training.recipe import Recipe
-from separator.zoo import find_card, read_model
+from separator.zoo.cards import Card
+from separator.zoo.load import read_model
+from separator.zoo.search import find_card
 
 
 def bare_network(recipe: Recipe) -> nn.Module:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from separator.datasets import Problem
 from separator.errors import SeparatorError
-from separator.stft import STFT
+from separator.spectral.stft import STFT
 from separator.training.sharding import gathered
 from separator.training.task import Task
 from separator.training.validation import excerpt

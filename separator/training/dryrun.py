@@ -8,7 +8,6 @@ place. Then, if asked, some real steps tell the speed.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -267,13 +266,3 @@ def _measure_speed(recipe: Recipe, device: torch.device, seconds: float) -> floa
         ends.append(time.perf_counter())
     counted = ends[1:] if len(ends) > 2 else ends
     return (len(counted) - 1) / (counted[-1] - counted[0])
-
-
-def rounded(number: float) -> str:
-    """Write a number with a prefix and three digits.
-
-    >>> rounded(93_400_000)
-    '93.4 M'
-    """
-    power = min(int(math.log10(number) // 3), 4) if number >= 1 else 0
-    return f"{number / 1000**power:.3g} {('', 'k', 'M', 'G', 'T')[power]}".strip()

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from separator.cards import NOT_STATED, Card, write_card
 from separator.checkpoints.states import load_state
 from separator.errors import ConfigError, ModelError
 from separator.schema import validate
@@ -21,6 +20,8 @@ from separator.training.lora import merge
 from separator.training.recipe import Recipe
 from separator.training.run import read_checkpoint
 from separator.training.task import RECIPE
+from separator.zoo.cards import NOT_STATED, Card
+from separator.zoo.writing import write_card
 
 _AVERAGE, _NETWORK = "average.module.", "network."
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from separator.errors import ConfigError, nearest
+from separator.errors import ConfigError
 from separator.training.recipe import LoraOptions
+from separator.words import nearest
 
 
 class LowRank(nn.Module):

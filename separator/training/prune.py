@@ -26,10 +26,10 @@ from torch.nn.utils import parametrize
 
 from separator.errors import ConfigError, ModelError
 from separator.networks.layers import Attention, FeedForward
-from separator.runner import pick_device
+from separator.stream.runner import pick_device
 from separator.training.building import bare_network, initial_network
 from separator.training.callbacks import Report
-from separator.training.data import build_data
+from separator.training.data.build import build_data
 from separator.training.dryrun import analyse
 from separator.training.export import write_model
 from separator.training.recipe import Recipe

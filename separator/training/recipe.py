@@ -28,15 +28,16 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from separator.cards import NOT_STATED, Card, Overlap, Seconds, Stem, Text
-from separator.errors import ConfigError, nearest
+from separator.errors import ConfigError
 from separator.resources import data_folder
 from separator.schema import FROM_LIST, SAFE_LOADER, Count, Positive, Strict, read_yaml, validate
-from separator.training.augmentation import MIXTURE_EFFECTS, AugmentationOptions
-from separator.training.data import DataOptions
+from separator.training.data.augmentation import MIXTURE_EFFECTS, AugmentationOptions
+from separator.training.data.build import DataOptions
 from separator.training.losses import LossOptions
 from separator.training.optimizers import OptimizerOptions
 from separator.training.schedules import ScheduleOptions
+from separator.words import nearest
+from separator.zoo.cards import NOT_STATED, Card, Overlap, Seconds, Stem, Text
 
 Factor = Annotated[float, Field(ge=0)]
 Names = Annotated[tuple[str, ...], FROM_LIST]
@@ -313,7 +314,8 @@ def resolve(data: dict[str, Any], where: str) -> Recipe:
 
 
 def _network_of(start: str, where: str) -> dict[str, Any]:
-    from separator.zoo import find_card, read_model
+    from separator.zoo.load import read_model
+    from separator.zoo.search import find_card
 
     card = find_card(start)
     if not isinstance(card, Card):

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from separator.evaluation.log_wmse import INAUDIBLE, MIDDLE, impulse_response
-from separator.training.effects import resample
+from separator.spectral.hearing import INAUDIBLE, MIDDLE, impulse_response
+from separator.training.data.effects import resample
 from separator.training.moduli import mean_modulus
 
 Norm = Literal["l1", "mse", "rmse"]
@@ -29,7 +29,7 @@ def spectrogram(
     """Return complex spectrograms `(..., freq, frames)` of `(..., time)`, Hann window, centred.
 
     A loss never goes back to the waveform, so a hop may be longer than half a window here, unlike
-    in `separator.stft`. Double precision stays, half precision becomes single.
+    in `separator.spectral.stft`. Double precision stays, half precision becomes single.
     """
     win_length = win_length or n_fft
     with torch.autocast(signal.device.type, enabled=False):

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader
 
 from separator.datasets import Problem, Track
 from separator.errors import ModelError
-from separator.training.augmentation import augment
 from separator.training.building import checkpoint_activations, compile_core, initial_network
-from separator.training.data import Batches, build_data
+from separator.training.data.augmentation import augment
+from separator.training.data.build import Batches, build_data
 from separator.training.optimizers import build_optimizer
 from separator.training.recipe import Recipe
 from separator.training.schedules import build_schedule

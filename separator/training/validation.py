@@ -13,9 +13,10 @@ from torch import Tensor
 from separator.datasets import LoadedAudio, Problem, Track, open_dataset
 from separator.datasets.tracks import MIXTURE
 from separator.errors import ConfigError
-from separator.inference import Monitor, Plan, separate_stream
+from separator.stream.inference import Plan, separate_stream
+from separator.stream.progress import Monitor
+from separator.synthesis import SAMPLE_RATE, Palette, render_song
 from separator.training.recipe import Generated, Recipe
-from separator.training.synthesis import SAMPLE_RATE, Palette, render_song
 
 
 def validation_tracks(

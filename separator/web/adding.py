@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from separator.adding import add_path
-from separator.cards import AnyCard
 from separator.checkpoints.msst import TupleLoader
 from separator.errors import ConfigError, ModelError
 from separator.schema import read_yaml
 from separator.web.songs import adopt
+from separator.zoo.adding import add_path
+from separator.zoo.cards import AnyCard
 
 _FOLDER = re.compile(r"'(?:/|[A-Za-z]:\\)[^']*[/\\]([^'/\\]+)'")
 

@@ -6,24 +6,18 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from separator.cards import AnyCard, Card, Ensemble
-from separator.downloads import Progress, megabytes
-from separator.errors import ModelError, nearest
-from separator.members import resolve, usable_cards
-from separator.resources import data_folder
-from separator.zoo import (
-    DEFAULT_MODEL,
-    cache_dir,
-    download,
-    is_available,
-    is_offline,
-    local_path,
-    user_folder,
-)
+from separator.errors import ModelError
+from separator.resources import cache_dir, data_folder, user_folder
+from separator.words import megabytes, nearest
+from separator.zoo.cards import AnyCard, Card, Ensemble
+from separator.zoo.describe import best_score, is_here, models_of, place, size_of
+from separator.zoo.downloads import Progress
+from separator.zoo.members import usable_cards
+from separator.zoo.search import DEFAULT_MODEL
+from separator.zoo.weights import download, is_available, is_offline, local_path
 
 log = logging.getLogger(__name__)
 
@@ -150,54 +144,9 @@ def _usefulness(card: AnyCard) -> tuple[bool, bool, str]:
     return card.name != DEFAULT_MODEL, not is_here(card), card.name
 
 
-def models_of(card: AnyCard) -> list[Card]:
-    """Return the card itself, or those of the models behind an ensemble."""
-    return list(resolve(card).models)
-
-
 def _fetched(card: AnyCard) -> list[Card]:
     """Return the models whose weights were downloaded."""
     return [model for model in models_of(card) if not model.bundled and is_available(model)]
-
-
-def is_here(card: AnyCard) -> bool:
-    """Tell whether all weights are here."""
-    return all(is_available(model) for model in models_of(card))
-
-
-def size_of(card: AnyCard) -> int | None:
-    """Return the size of all weights in bytes; None where one isn't known."""
-    sizes = [model.weights.bytes for model in models_of(card)]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
-
-
-def place(card: AnyCard) -> str:
-    """Say in two words where the weights are."""
-    bundled = all(model.bundled for model in models_of(card))
-    if is_here(card):
-        return "ready" if bundled else "downloaded"
-    return "missing" if bundled else "to download"
-
-
-def stems_of(cards: Iterable[AnyCard]) -> list[str]:
-    """Return all stems, those of most models first."""
-    counts: dict[str, int] = {}
-    for card in cards:
-        for stem in card.stems:
-            counts[stem.lower()] = counts.get(stem.lower(), 0) + 1
-    return sorted(counts, key=lambda stem: (-counts[stem], stem))
-
-
-def best_score(card: AnyCard, stem: str | None = None) -> tuple[str, float, str] | None:
-    """Return stem, decibels and definition of the best published score."""
-    scores = [
-        (name, value, f"{score.definition}, {score.dataset}")
-        for score in card.scores
-        for name, value in score.values.items()
-        if stem in (None, name.lower())
-    ]
-    return max(scores, key=lambda score: score[1], default=None)
 
 
 def summary(card: AnyCard, speed: float | None) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from separator.errors import Cancelled, ConfigError, SeparatorError
 
 if TYPE_CHECKING:
-    from separator.inference import Progress
+    from separator.stream.progress import Progress
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 

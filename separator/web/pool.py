@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from separator.errors import Cancelled
 from separator.heap import release_freed_memory
-from separator.web.catalog import models_of
+from separator.zoo.describe import models_of
 
 if TYPE_CHECKING:
     from separator.api import Separator
-    from separator.cards import AnyCard
+    from separator.zoo.cards import AnyCard
 
 
 class ModelPool:
     """Keep the model that was used last, and give it up for another.
 
     Args:
-        device: Where models run; see `separator.runner.pick_device`.
+        device: Where models run; see `separator.stream.runner.pick_device`.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -44,7 +44,7 @@ class ModelPool:
             ConfigError: A value that isn't allowed.
         """
         from separator.api import Separator
-        from separator.model import Settings
+        from separator.ensemble.assemble import Settings
 
         cards = (card, *models_of(card))
         key = (*(each.model_dump_json() for each in cards), precision)

@@ -19,16 +19,16 @@ from pathlib import Path
 from separator.api import Result
 from separator.audio import probe
 from separator.audio.info import AudioInfo
-from separator.cards import AnyCard
 from separator.errors import AudioError, ConfigError
-from separator.inference import Progress
-from separator.naming import output_names
 from separator.resources import data_folder
-from separator.web.catalog import Catalog, Speeds, size_of
+from separator.stream.progress import Progress
+from separator.web.catalog import Catalog, Speeds
 from separator.web.jobs import Job, Queue
 from separator.web.pool import ModelPool, interruptible, release_memory
 from separator.web.settings import Settings
 from separator.web.songs import Library, Song, Track, adopt
+from separator.zoo.cards import AnyCard, output_names
+from separator.zoo.describe import size_of
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
 BIT_DEPTHS = (16, 24, 32)

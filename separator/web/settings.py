@@ -17,7 +17,7 @@ class Settings:
         port: TCP port; 0 lets the system choose a free one.
         user: Name to log in with; needs a password too.
         password: Of the user.
-        device: Where models run; see `separator.runner.pick_device`.
+        device: Where models run; see `separator.stream.runner.pick_device`.
         max_bytes: Size of an upload.
         max_seconds: Length of what is separated at once.
         max_waiting: Songs that wait in the queue, of all users together.

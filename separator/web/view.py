@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import chain, repeat
 
-from separator.downloads import megabytes
 from separator.web.jobs import Job
+from separator.words import megabytes
 
 ASSETS = (
     '<link rel="icon" href="/stems-static/icon.svg" type="image/svg+xml">'

@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 
 from separator.errors import ConfigError
-from separator.times import seconds_of
 from separator.web import view
 from separator.web.catalog import in_short, summary
 from separator.web.jobs import Job, Queue
 from separator.web.service import BIT_DEPTHS, FORMATS, Request, Service
+from separator.words import seconds_of
 
 SAME = "as the song"
 # How our events differ from Gradio's defaults: the queue that counts is our own.

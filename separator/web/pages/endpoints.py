@@ -10,10 +10,10 @@ from typing import Any
 import gradio as gr
 
 from separator.errors import AudioError
-from separator.web.catalog import place, size_of
 from separator.web.jobs import friendly
 from separator.web.pages.common import session, upload
 from separator.web.service import Service
+from separator.zoo.describe import is_here, size_of
 
 _TICK = 0.1
 
@@ -86,7 +86,7 @@ def build(service: Service) -> None:
                 "stems": list(card.stems),
                 "licence": card.licence,
                 "bytes": size_of(card),
-                "ready": place(card) in ("ready", "downloaded"),
+                "ready": is_here(card),
             }
             for card in service.catalog.cards()
         ]

@@ -9,15 +9,15 @@ from typing import Any
 
 import gradio as gr
 
-from separator.cards import AnyCard
-from separator.downloads import megabytes
 from separator.errors import SeparatorError
 from separator.web import view
 from separator.web.adding import add_files, without_folders
-from separator.web.catalog import best_score, is_here, place, size_of, stems_of
 from separator.web.jobs import friendly
 from separator.web.pages.common import EVENT, QUICK, model_facts, session, watch
 from separator.web.service import Service
+from separator.words import megabytes
+from separator.zoo.cards import AnyCard
+from separator.zoo.describe import best_score, is_here, place, size_of, stems_of
 
 _ANY = "any"
 _PICK = """

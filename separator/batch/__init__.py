@@ -1,0 +1,1 @@
+"""Many files: found, named, planned, separated, reported."""

@@ -1,0 +1,1 @@
+"""The spectral domain that all networks share: STFT, bands, masks, frames."""

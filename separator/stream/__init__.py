@@ -1,0 +1,1 @@
+"""A song as a stream: blocks, segments, batches, network, overlap-add."""

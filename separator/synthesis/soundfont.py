@@ -1,0 +1,119 @@
+"""Sampled instruments: notes played by the `fluidsynth` program from General MIDI soundfonts.
+
+Optional. Where the program or a font is missing, the song is made of synthesised instruments alone.
+"""
+
+import shutil
+import struct
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from separator.errors import AudioError
+from separator.synthesis import programs
+from separator.synthesis.oscillators import SAMPLE_RATE, Audio
+from separator.synthesis.score import Note
+
+TICKS = 480  # per second: a quarter note at 60 beats a minute
+DRUM_CHANNEL = 9
+DRUM_KITS = (0, 0, 0, 8, 16, 24, 25, 32, 40)
+# General MIDI programs by role. Choirs and voices (52-54, 85, 91) are left out: they'd be vocals.
+PROGRAMS: dict[str, tuple[int, ...]] = {
+    "bass": (32, 33, 33, 34, 35, 36, 37, 38, 39),
+    "chords": (
+        *(*range(8), 11, 16, 17, 18, 19, 21, 22, *range(24, 31), *range(48, 52)),
+        *(61, 62, 63, 88, 89, 90, 92, 93, 94, 95),
+    ),
+    "arpeggio": (*range(16), 24, 25, 26, 27, 28, 45, 46, 80, 81, 84, 104, 105, 106, 107, 108),
+    "riff": (*range(8), 11, 12, 26, 27, 29, 30, 56, 61, 62, 63, 66, 80, 81, 84, 87, 104, 114),
+    "lead": (
+        *(22, 40, 41, 42, 56, 57, 59, 60, *range(64, 70), 71, 72, 73, 74, 75, 78, 79),
+        *(80, 81, 82, 29, 30, 26, 110, 111),
+    ),
+}
+FONT_FOLDERS = (Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3"))
+HELD_OUT_FONTS = frozenset({"TimGM6mb"})
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One player on a MIDI channel: a program, the drums' kit when `drums` is set."""
+
+    notes: tuple[Note, ...]
+    program: int
+    pan: float = 0.0
+    drums: bool = False
+
+
+def installed_fonts(timbres: str = "any") -> tuple[Path, ...]:
+    """List the soundfonts that `fluidsynth` can play here, for "train", "heldout" or "any"."""
+    if shutil.which("fluidsynth") is None:
+        return ()
+    found = sorted(path for folder in FONT_FOLDERS for path in folder.glob("*.sf[23]"))
+    fonts = [path for path in found if not path.is_symlink()]
+    if timbres == "any":
+        return tuple(fonts)
+    return tuple(p for p in fonts if (p.stem in HELD_OUT_FONTS) == (timbres == "heldout"))
+
+
+def midi_file(channels: list[Channel]) -> bytes:
+    """Write channels as a one-track Standard MIDI File.
+
+    >>> midi_file([])[:4]
+    b'MThd'
+    """
+    events: list[tuple[int, int, bytes]] = []
+    numbers = [number for number in range(16) if number != DRUM_CHANNEL]
+    for channel in channels:
+        number = DRUM_CHANNEL if channel.drums else numbers.pop(0)
+        events.append((0, 0, bytes([0xC0 | number, channel.program])))
+        events.append((0, 0, bytes([0xB0 | number, 10, round(64 + 63 * channel.pan)])))
+        for note in channel.notes:
+            key = int(np.clip(round(note.pitch), 0, 127))
+            start, end = round(note.start * TICKS), round((note.start + note.duration) * TICKS)
+            loud = int(np.clip(note.velocity * 120, 1, 127))
+            events.append((start, 2, bytes([0x90 | number, key, loud])))
+            events.append((max(end, start + 1), 1, bytes([0x80 | number, key, 0])))
+    track = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big")
+    now = 0
+    for tick, _, message in sorted(events, key=lambda event: event[:2]):
+        track += _variable_length(tick - now) + message
+        now = tick
+    track += b"\x00\xff\x2f\x00"
+    head = struct.pack(">4sIHHH", b"MThd", 6, 0, 1, TICKS)
+    return head + struct.pack(">4sI", b"MTrk", len(track)) + track
+
+
+def _variable_length(value: int) -> bytes:
+    """Encode a number in groups of seven bits, as MIDI does."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(value & 0x7F | 0x80)
+    return bytes(reversed(groups))
+
+
+def play_soundfont(font: Path, channels: list[Channel], length: int) -> Audio:
+    """Render channels through a soundfont into `(2, length)` samples, without its own effects.
+
+    Raises:
+        AudioError: `fluidsynth` is missing or failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        score, out = Path(folder, "song.mid"), Path(folder, "song.wav")
+        score.write_bytes(midi_file(channels))
+        command = ["fluidsynth", "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.6", "-T", "wav"]
+        command += ["-O", "float", "-o", "synth.dynamic-sample-loading=1"]
+        command += ["-r", str(SAMPLE_RATE), "-F", str(out), str(font), str(score)]
+        try:
+            programs.run(command, 120.0)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise AudioError(f"fluidsynth could not play {font.name}: {error}.") from error
+        audio, _ = soundfile.read(out, dtype="float32", always_2d=True)
+    stretch = np.zeros((2, length), dtype=np.float32)
+    used = min(length, len(audio))
+    stretch[:, :used] = audio[:used].T
+    return stretch

@@ -1,6 +1,0 @@
-"""Synthetic multitracks: a seeded composer, instruments, drums, a voice, effects and a mix bus."""
-
-from separator.training.synthesis.oscillators import SAMPLE_RATE
-from separator.training.synthesis.song import STEMS, Palette, render_song
-
-__all__ = ["SAMPLE_RATE", "STEMS", "Palette", "render_song"]

@@ -1,0 +1,127 @@
+"""The weights of a model: found, downloaded, verified."""
+
+import contextlib
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from separator.errors import ModelError
+from separator.resources import cache_dir
+from separator.words import megabytes
+from separator.zoo.cards import Card
+from separator.zoo.downloads import Progress, fetch, sha256_of
+
+
+def is_offline() -> bool:
+    """Tell whether `$SEPARATOR_OFFLINE` forbids downloads."""
+    return os.environ.get("SEPARATOR_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+def local_path(card: Card) -> Path:
+    """Return where the weights of `card` are, or will be once downloaded."""
+    if bundled := card.bundled:
+        return bundled
+    suffix = PurePosixPath(card.file_name).suffix
+    # Part of the hash is in the name: a card with other weights never finds the old ones.
+    mark = (card.weights.sha256 or str(card.weights.bytes or "unknown"))[:8]
+    return cache_dir() / f"{card.name}-{mark}{suffix}"
+
+
+def is_available(card: Card) -> bool:
+    """Tell whether the weights are here, by their size; no hash is computed."""
+    path = local_path(card)
+    return path.is_file() and path.stat().st_size == (card.weights.bytes or path.stat().st_size)
+
+
+def weights_path(
+    card: Card,
+    *,
+    offline: bool | None = None,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Return the verified weights of `card`, downloaded if they are not here yet.
+
+    Args:
+        offline: never download; None asks `$SEPARATOR_OFFLINE`.
+        verify: compute the hash again even if this very file has been verified before.
+        progress: called with (bytes that arrived, bytes in total) during a download.
+
+    Raises:
+        ModelError: the weights are missing, can't be downloaded, or are not the right ones.
+    """
+    path = local_path(card)
+    if path.is_file():
+        _check(path, card, verify)
+        return path
+    if card.bundled:
+        raise ModelError(f"The weights of '{card.name}' are missing: there is no file '{path}'.")
+    if is_offline() if offline is None else offline:
+        raise ModelError(
+            f"The weights of '{card.name}' ({megabytes(card.weights.bytes)}) are not here and "
+            f"downloads are off. Run `separator models download {card.name}` while online."
+        )
+    return download(card, progress=progress)
+
+
+def download(card: Card, *, progress: Progress | None = None) -> Path:
+    """Fetch the weights of `card` into the cache: resumed if cut before, verified, whole.
+
+    Raises:
+        ModelError: no address gives the right bytes, or the disk doesn't take them.
+    """
+    if card.bundled:
+        return weights_path(card)
+    weights = card.weights
+    path = fetch(
+        weights.urls,
+        local_path(card),
+        sha256=weights.sha256,
+        size=weights.bytes,
+        progress=progress,
+    )
+    if weights.sha256 is not None:
+        _remember(path, weights.sha256)
+    return path
+
+
+def _check(path: Path, card: Card, verify: bool) -> None:
+    """Make sure that the file is the one that the card describes, as far as it does."""
+    weights = card.weights
+    size = path.stat().st_size
+    if size != (weights.bytes or size):
+        problem = f"expected {weights.bytes} bytes, got {size}"
+    elif weights.sha256 is None or (not verify and _is_remembered(path, weights.sha256)):
+        return
+    elif not (found := sha256_of(path)).startswith(weights.sha256):
+        problem = f"expected sha256 {weights.sha256}, got {found}"
+    else:
+        _remember(path, weights.sha256)
+        return
+    advice = "Put the right file in its place"
+    if not card.bundled:
+        path.unlink()
+        advice = "It was removed; run again to download it"
+    raise ModelError(f"'{path}' is not the file that '{card.name}' describes: {problem}. {advice}.")
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """Return what changes when a file is replaced or written to."""
+    status = path.stat()
+    return {"path": str(path.resolve()), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _is_remembered(path: Path, sha256: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        remembered = json.loads((cache_dir() / "verified" / f"{sha256}.json").read_text())
+        return bool(remembered == _stamp(path))
+    return False
+
+
+def _remember(path: Path, sha256: str) -> None:
+    """Note that a file was verified, so that the next run need not read all of it."""
+    folder = cache_dir() / "verified"
+    with contextlib.suppress(OSError):  # a cache that can't be written only costs time
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{sha256}.json").write_text(json.dumps(_stamp(path)))
