@@ -1,4 +1,6 @@
+import gc
 import threading
+from typing import ClassVar
 
 import pytest
 import torch
@@ -64,14 +66,15 @@ def test_result_does_not_depend_on_the_blocks(block):
     assert torch.equal(separate(mixture, plan, block), separate(mixture, plan, 50))
 
 
+class Window(Gains):
+    """Depends on the place inside the segment, so that shifts show."""
+
+    def forward(self, mixture, *, stems=None):
+        ramp = torch.linspace(0, 1, mixture.shape[-1])
+        return super().forward(mixture * ramp, stems=stems)
+
+
 def test_seed_decides_the_shifts():
-    class Window(Gains):
-        """Depends on the place inside the segment, so that shifts show."""
-
-        def forward(self, mixture, *, stems=None):
-            ramp = torch.linspace(0, 1, mixture.shape[-1])
-            return super().forward(mixture * ramp, stems=stems)
-
     mixture = noise(400)
 
     def run(seed):
@@ -79,6 +82,41 @@ def test_seed_decides_the_shifts():
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
+
+
+@pytest.mark.parametrize("samples", [SEGMENT - 1, 400])
+def test_shifted_passes_are_one_weighted_mean(samples):
+    mixture, plan, network = noise(samples), Plan(SEGMENT, 0.5, shifts=3), Window()
+    heard, weighed = torch.zeros(2, 2, samples), torch.zeros(samples)
+    for offset in plan.offsets:
+        delayed = torch.cat([torch.zeros(2, offset), mixture], dim=-1)
+        for segment in cut_segments([delayed], plan):
+            estimate = network(segment.audio[None])[0]
+            for place, weight in enumerate(segment.weights.tolist()):
+                if (time := segment.start + place - offset) >= 0:
+                    heard[..., time] += weight * estimate[..., place]
+                    weighed[time] += weight
+    expected = heard / weighed
+    torch.testing.assert_close(separate(mixture, plan, network=network), expected)
+
+
+def test_more_shifts_hold_no_more_estimates():
+    class Many(Gains):
+        """Gives many stems, so that what is held of them outweighs the track."""
+
+        held: ClassVar[list[int]] = []
+
+        def forward(self, mixture, *, stems=None):
+            tensors = [each for each in gc.get_objects() if type(each) is Tensor]
+            self.held.append(sum(tensor.numel() for tensor in tensors))
+            return mixture[:, None].expand(-1, 100, -1, -1).clone()
+
+    def peak(shifts):
+        Many.held.clear()
+        separate(noise(3 * SEGMENT), Plan(SEGMENT, 0.5, shifts=shifts), network=Many())
+        return max(Many.held)
+
+    assert peak(16) - peak(2) < 100 * 2 * SEGMENT, "one segment of estimates"
 
 
 def test_empty_stream_gives_nothing():

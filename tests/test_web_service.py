@@ -91,7 +91,7 @@ def test_cancel_stops_inside_the_network(service, song, monkeypatch):
         begun.set()
 
     monkeypatch.setattr(Job, "report", report)
-    job = service.submit(Request(path, "tiny", shifts=50), "me/")
+    job = service.submit(Request(path, "tiny", shifts=32), "me/")
     assert begun.wait(300)
     service.queue.cancel(job)
     assert finished(job).state == "cancelled"
@@ -175,7 +175,7 @@ def test_closing_waits_for_the_thread_that_works(tiny_models, monkeypatch, song)
     begun = threading.Event()
     monkeypatch.setattr(Job, "report", lambda job, progress: begun.set())
     path = song("a.wav", make_signal(RATE * 10, RATE))
-    job = service.submit(Request(path, "tiny", shifts=50), "me/")
+    job = service.submit(Request(path, "tiny", shifts=32), "me/")
     assert begun.wait(300)
     service.close()
     assert job.state == "cancelled"

@@ -9,7 +9,7 @@ QUALITY, RUN = "Quality", "How it runs"
 Overlap = Annotated[
     float | None,
     typer.Option(
-        help="Share of a segment that the next one covers again, from 0 to below 1.",
+        help="Share of a segment that the next one covers again, from 0 to 0.95.",
         rich_help_panel=QUALITY,
     ),
 ]
@@ -18,7 +18,9 @@ Segment = Annotated[
 ]
 Shifts = Annotated[
     int,
-    typer.Option(help="Average over so many placements of the segments.", rich_help_panel=QUALITY),
+    typer.Option(
+        help="Average over so many placements of the segments, at most 32.", rich_help_panel=QUALITY
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN)]
 Precision = Annotated[

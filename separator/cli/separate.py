@@ -228,8 +228,6 @@ def _check_settings(
     from separator.zoo.members import resolve
 
     pick_precision(precision, pick_device(device))
-    if segment is not None and not 0 < segment <= 3600:
-        raise ConfigError(f"--segment is {segment:g}; allowed: more than 0, up to 3600 seconds.")
     Settings(segment, overlap, batch_size, shifts, seed).check(resolve(card).models)
     for name in augmentations:
         values.one_of(name, AUGMENTATIONS, "--augment")

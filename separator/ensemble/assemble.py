@@ -14,6 +14,9 @@ from separator.stream.runner import Runner
 from separator.zoo.cards import AnyCard, Card, Ensemble, Member
 from separator.zoo.members import Tree, given, taken, weight
 
+#: The most of each, so that no request takes all memory, or a machine for days.
+MOST = {"segment": 600, "overlap": 0.95, "batch_size": 256, "shifts": 32}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,14 +54,17 @@ class Settings:
         """
         if self.segment is not None and not 0 < self.segment < math.inf:
             raise ConfigError(f"The segment is {self.segment:g} s; allowed: more than 0 seconds.")
-        return Plan(
-            round((card.segment if self.segment is None else self.segment) * card.sample_rate),
-            card.overlap if self.overlap is None else self.overlap,
-            self.batch_size,
-            self.shifts,
-            self.seed,
-            card.recipe,
-        )
+        segment = card.segment if self.segment is None else self.segment
+        overlap = card.overlap if self.overlap is None else self.overlap
+        samples = round(segment * card.sample_rate)
+        plan = Plan(samples, overlap, self.batch_size, self.shifts, self.seed, card.recipe)
+        asked = (segment, overlap, self.batch_size, self.shifts)
+        for (name, most), value in zip(MOST.items(), asked, strict=True):
+            if value > most:
+                raise ConfigError(
+                    f"The {name.replace('_', ' ')} is {value}; at most {most} is allowed."
+                )
+        return plan
 
 
 def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> Model:

@@ -17,6 +17,7 @@ Reference: Défossez et al. 2019, arXiv 1911.13254, section 5.4 (random shifts).
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ import torch
 from torch import Tensor
 
 from separator.errors import ConfigError
-from separator.stream.blocks import in_step
 from separator.stream.overlap_add import OverlapAdd
 from separator.stream.progress import Monitor
 from separator.stream.segments import RECIPES, Segment, Tape, ValidLength
@@ -43,7 +43,8 @@ class Plan:
         segment_samples: Length of one segment in samples, at least 1.
         overlap: Share of a segment that the next one covers again, in [0, 1).
         batch_size: Segments that go through the network together, at least 1.
-        shifts: Number of passes over differently placed segments, averaged; 0 and 1 mean one pass.
+        shifts: Number of passes over differently placed segments, whose weighted estimates are
+            averaged; 0 and 1 mean one pass.
         seed: Seed of the placement, so that the same input gives the same bytes.
         recipe: Where segments lie and how they are weighed, see `separator.stream.segments`.
     """
@@ -122,42 +123,43 @@ def separate_stream(
         Cancelled: Where the monitor's event is set, between two batches.
     """
     monitor = monitor or Monitor()
-    passes = [
-        _separate_once(_delay(copy, offset), offset, network, plan, monitor, valid_length)
-        for copy, offset in zip(tee(blocks, len(plan.offsets)), plan.offsets, strict=True)
-    ]
-    if len(passes) == 1:
-        yield from passes[0]
-        return
-    for pieces in in_step(passes):
-        yield torch.stack(pieces).mean(0)
-
-
-def _separate_once(
-    blocks: Iterable[Tensor],
-    skip: int,
-    network: Network,
-    plan: Plan,
-    monitor: Monitor,
-    valid_length: ValidLength,
-) -> Iterator[Tensor]:
-    """Run one pass, and leave out the first `skip` samples."""
     overlap_add = OverlapAdd()
-    for batch in _batches(cut_segments(blocks, plan, valid_length), plan.batch_size):
+    for batch in _batches(_all_segments(blocks, plan, valid_length), plan.batch_size):
         monitor.check()
         segments = torch.stack([segment.audio for segment in batch])
         estimates = _apply(network, segments)  # (batch, ..., stems, channels, time)
         for segment, estimate in zip(batch, estimates, strict=True):
             end = segment.context + len(segment.weights)
             counted = estimate[..., segment.context : end]
-            ready = overlap_add.add(segment.start, counted, segment.weights)
-            dropped = min(skip, ready.shape[-1])
-            skip -= dropped
-            yield ready[..., dropped:]
+            yield overlap_add.add(segment.start, counted, segment.weights)
         monitor.advance(len(batch))
     rest = overlap_add.finish()
     if rest is not None:
-        yield rest[..., skip:]
+        yield rest
+
+
+def _all_segments(
+    blocks: Iterable[Tensor], plan: Plan, valid_length: ValidLength
+) -> Iterator[Segment]:
+    """Cut a stream once for each pass; the passes take turns, and so share one sum."""
+    passes = [
+        _one_pass(copy, offset, plan, valid_length)
+        for copy, offset in zip(tee(blocks, len(plan.offsets)), plan.offsets, strict=True)
+    ]
+    return heapq.merge(*passes, key=lambda segment: segment.start)
+
+
+def _one_pass(
+    blocks: Iterable[Tensor], offset: int, plan: Plan, valid_length: ValidLength
+) -> Iterator[Segment]:
+    """Cut a stream behind `offset` samples of silence; of that nothing counts."""
+    for segment in cut_segments(_delay(blocks, offset), plan, valid_length):
+        silent = max(0, offset - segment.start)
+        yield segment._replace(
+            start=max(0, segment.start - offset),
+            context=segment.context + silent,
+            weights=segment.weights[silent:],
+        )
 
 
 def cut_segments(

@@ -19,6 +19,7 @@ from pathlib import Path
 from separator.api import Result
 from separator.audio import probe
 from separator.audio.info import AudioInfo
+from separator.ensemble.assemble import Settings as RunSettings
 from separator.errors import AudioError, ConfigError
 from separator.resources import data_folder
 from separator.stream.progress import Progress
@@ -28,7 +29,7 @@ from separator.web.pool import ModelPool, interruptible, release_memory
 from separator.web.settings import Settings
 from separator.web.songs import Library, Song, Track, adopt
 from separator.zoo.cards import AnyCard, output_names
-from separator.zoo.describe import size_of
+from separator.zoo.describe import models_of, size_of
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
 BIT_DEPTHS = (16, 24, 32)
@@ -130,6 +131,8 @@ class Service:
         if request.audio_format not in FORMATS:
             allowed = ", ".join(FORMATS)
             raise ConfigError(f"Unknown format '{request.audio_format}'; allowed: {allowed}.")
+        asked = RunSettings(overlap=request.overlap, shifts=request.shifts)
+        asked.check(models_of(card))
         self.check_source(request)
         with self.library.new_folder() as folder:
             mine = replace(request, source=adopt(request.source, folder))

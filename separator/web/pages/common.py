@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from separator.ensemble.assemble import MOST
 from separator.errors import ConfigError
 from separator.web import view
 from separator.web.catalog import in_short, summary
@@ -136,7 +137,7 @@ class Advanced:
             )
             self.overlap = gr.Slider(
                 0,
-                0.9,
+                MOST["overlap"],
                 value=0,
                 step=0.05,
                 label="Overlap of segments",
@@ -145,7 +146,7 @@ class Advanced:
             )
             self.shifts = gr.Slider(
                 0,
-                8,
+                MOST["shifts"],
                 value=0,
                 step=1,
                 label="Shifts",
