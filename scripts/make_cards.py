@@ -95,8 +95,10 @@ MEGA53 = """
 """
 NOTES = {
     "bs-roformer-sw": (
-        "Of doubtful provenance: nobody knows who trained it on what, and it may have been taken "
-        "out of a commercial product. Its host calls the licence unknown. Use it at your own risk."
+        "Taken out of a commercial product: the community's log says that the model was cracked "
+        "and converted (nomadkaraoke/python-audio-separator, "
+        "docs/deton24-audio-separation-info-2026-03-15.md, lines 1945-1947). It is recommended to "
+        "nobody. Use it at your own risk."
     ),
     "bs-roformer-zfturbo-mega53": (
         "The stems overlap and don't sum to the mixture; name those that you want. The author "
@@ -114,6 +116,8 @@ NOTES = {
         "Hosted by a third party; first released with Music-Source-Separation-Training."
     ),
 }
+#: Nobody should be led to these; their notes say why.
+UNRECOMMENDED = ("bs-roformer-sw",)
 #: Words in the catalogue's remark about the licence, and what a user ought to know from it.
 REMARKS = {
     "UVR README": "Ultimate Vocal Remover asks applications to credit UVR and its developers.",
@@ -185,6 +189,7 @@ def make_card(entry: Entry) -> dict[str, Any]:
         },
         "licence": licence,
         "note": note,
+        "recommended": False if name in UNRECOMMENDED else None,
         "source": source(file["url"]),
         "scores": scores(entry),
     }

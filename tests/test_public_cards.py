@@ -151,7 +151,7 @@ def test_bags_of_demucs_weigh_as_their_authors_do() -> None:
 
 
 def test_doubtful_provenance_is_said() -> None:
-    assert "doubtful provenance" in str(find_card("bs-roformer-sw").note)
+    assert "out of a commercial product" in str(find_card("bs-roformer-sw").note)
     for name in ("mdx_extra", "mdx_extra_q", "hdemucs_high_musdb_plus"):
         assert "scores on them mean nothing" in str(find_card(name).note)
         assert not find_card(name).scores

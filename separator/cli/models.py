@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from separator.cli.console import console, line, message, printable, show, table
+from separator.cli.recommend import recommend
 from separator.errors import ConfigError, ModelError
 from separator.words import megabytes
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from separator.zoo.cards import AnyCard, Card
 
 app = typer.Typer(
-    help="List the models that can be used; also: show, download and add one.",
+    help="List the models that can be used; also: recommend, show, download and add one.",
     invoke_without_command=True,
 )
+app.command("recommend")(recommend)
 
 
 @app.callback()
@@ -32,7 +34,7 @@ def models(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
 ) -> None:
-    """List the models that can be used; also: show, download and add one."""
+    """List the models that can be used; also: recommend, show, download and add one."""
     if ctx.invoked_subcommand:
         return
     from separator.zoo.describe import is_here, place, size_of

@@ -18,7 +18,7 @@ from separator.words import seconds_of, words
 
 if TYPE_CHECKING:
     from separator.api import Separator
-    from separator.batch.run import Options
+    from separator.batch.run import Options, Report
     from separator.zoo.cards import AnyCard
 
 _WANTED, _FILES = "What comes out", "Files"
@@ -170,11 +170,22 @@ def separate(
     with _stoppable(), Display(len(planned), quiet=quiet) as display:
         result = run(planned, separator, options, workers=jobs, on_event=display)
     display.finish(result)
+    _note_speed(card, result)
     if report:
         result.write(report)
     if result.count("cancelled"):
         raise typer.Exit(130)
     raise typer.Exit(1 if result.count("failed") else 0)
+
+
+def _note_speed(card: "AnyCard", report: "Report") -> None:
+    """Remember how fast the model was, for recommendations."""
+    from separator.zoo.speeds import Speeds
+
+    done = [outcome.result for outcome in report.outcomes if outcome.result]
+    if done:
+        longest = max(done, key=lambda result: result.duration)
+        Speeds().note(card.name, longest.seconds, longest.duration)
 
 
 def _residual(given: str | None, card: "AnyCard", stems: Sequence[str]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from separator.errors import ModelError
-from separator.resources import cache_dir, data_folder, user_folder
+from separator.resources import data_folder, user_folder
 from separator.words import megabytes, nearest
 from separator.zoo.cards import AnyCard, Card, Ensemble
 from separator.zoo.describe import best_score, is_here, models_of, place, size_of
@@ -189,26 +188,3 @@ def _speed(speed: float | None) -> str:
     if speed < 1:
         return f"{1 / speed:.2g} times faster than playing"
     return f"{speed:.2g} times slower than playing"
-
-
-class Speeds:
-    """Remember how fast models run on this machine, in seconds per second of music."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path or cache_dir() / "speeds.json"
-        self._known: dict[str, float] = {}
-        with suppress(OSError, ValueError):
-            self._known = {str(k): float(v) for k, v in json.loads(self._path.read_text()).items()}
-
-    def get(self, name: str) -> float | None:
-        """Return what the last song took, relative to its length."""
-        return self._known.get(name)
-
-    def note(self, name: str, seconds: float, duration: float) -> None:
-        """Remember a run; of songs under five seconds the start is most of the time."""
-        if duration < 5:
-            return
-        self._known[name] = seconds / duration
-        with suppress(OSError):  # a cache that can't be written costs nothing
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._known))

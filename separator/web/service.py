@@ -23,13 +23,14 @@ from separator.ensemble.assemble import Settings as RunSettings
 from separator.errors import AudioError, ConfigError
 from separator.resources import data_folder
 from separator.stream.progress import Progress
-from separator.web.catalog import Catalog, Speeds
+from separator.web.catalog import Catalog
 from separator.web.jobs import Job, Queue
 from separator.web.pool import ModelPool, interruptible, release_memory
 from separator.web.settings import Settings
 from separator.web.songs import Library, Song, Track, adopt
 from separator.zoo.cards import AnyCard, output_names
 from separator.zoo.describe import models_of, size_of
+from separator.zoo.speeds import Speeds
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
 BIT_DEPTHS = (16, 24, 32)

@@ -156,6 +156,7 @@ class Entry(Strict):
         residual: name for the mixture minus all stems, where that means something.
         sample_rate: Hz.
         note: what a user ought to know before using it, doubtful provenance for example.
+        recommended: false where nobody should be led to it, because of its origin for example.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
@@ -166,6 +167,7 @@ class Entry(Strict):
     channels: Count = 2
     licence: Text
     note: Text | None = None
+    recommended: bool = True
     training_data: Text = NOT_STATED
     source: Text = NOT_STATED
     scores: Annotated[tuple[Score, ...], FROM_LIST] = ()
@@ -209,6 +211,7 @@ class Card(Entry):
             standard deviation divided out before the network, and both restored after.
         recipe: where segments lie and how they are weighed, see `separator.stream.segments`.
         latency: look-ahead in seconds, for models made for live use.
+        gflops: billions of operations for a second of music in one pass without overlap.
     """
 
     network: Text
@@ -218,6 +221,7 @@ class Card(Entry):
     normalization: Literal["none", "track"] = "none"
     recipe: Literal["default", "demucs", "msst", "msst-flat"] = "default"
     latency: Annotated[float, Field(ge=0)] | None = None
+    gflops: Annotated[float, Field(gt=0)] | None = None
     weights: Weights
 
     @field_validator("parameters")

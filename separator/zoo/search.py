@@ -14,6 +14,13 @@ from separator.words import nearest
 from separator.zoo.cards import AnyCard, read_card
 
 DEFAULT_MODEL = "pocket"
+#: Words before the colon of an alias, and what each promises; see `separator.zoo.recommend`.
+ALIASES = {
+    "best": "highest published score",
+    "free": "highest score under a licence that permits commercial use",
+    "fast": "highest score of those faster than real time here",
+    "here": "highest score of those that need no download",
+}
 
 
 def list_cards(folders: Sequence[Path] | None = None) -> list[AnyCard]:
@@ -48,6 +55,8 @@ def survey(folders: Sequence[Path] | None = None) -> tuple[list[AnyCard], list[s
 def find_card(name: str, folders: Sequence[Path] | None = None) -> AnyCard:
     """Find a card by name, or read it from the path of a `.yaml` file or of a folder with one.
 
+    `best:vocals` and its like stand for what `separator.zoo.recommend` recommends.
+
     Raises:
         ConfigError: the card breaks the schema, or two have the same name.
         ModelError: there is no such model.
@@ -55,6 +64,10 @@ def find_card(name: str, folders: Sequence[Path] | None = None) -> AnyCard:
     paths = _card_paths(folders)
     if name in paths:
         return read_card(_only_one(paths[name]))
+    if folders is None and name.partition(":")[0] in ALIASES:
+        from separator.zoo.recommend import resolve_alias
+
+        return resolve_alias(name)
     path = Path(name)
     if path.is_dir():
         return read_card(_only_card(path))
