@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+# setuptools warns of every editable install that folders of the same name may shadow it
+PIP    := PYTHONWARNINGS="ignore:Editable installation" \
+          $(BIN)/python -m pip --disable-pip-version-check -q
+# as many processes as there are cores, at most 8; each computes in one thread
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help run test check app bench clean
 .DEFAULT_GOAL := help
@@ -16,15 +20,16 @@ run: $(VENV)/.core  ## Separate the bundled demo song with the bundled model.
 app: $(VENV)/.dev  ## Start the web app.
 	$(BIN)/python app.py
 
-test: $(VENV)/.dev  ## Install what is missing and run the tests.
-	@scripts/system-packages.sh ffmpeg chromium
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## Install what is missing and run the fast tests.
+	@scripts/system-packages.sh ffmpeg
+	$(PYTEST) -m "not slow"
 
-check: $(VENV)/.dev  ## Lint, check formatting and types, run the tests.
+check: $(VENV)/.dev  ## Lint, check formatting and types, run all tests.
+	@scripts/system-packages.sh ffmpeg chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(VENV)/.dev  ## Measure speed and memory, beside the peers that are installed.
 	$(BIN)/python scripts/bench.py
