@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from separator.files import whole_file
 from separator.synthesis import SAMPLE_RATE, Palette, render_song
 from separator.synthesis.styles import STYLES
 
@@ -35,9 +36,8 @@ def write_song(
     pcm = {stem: np.round(audio * 32767).astype(np.int32) for stem, audio in stems.items()}
     pcm["mixture"] = np.clip(np.sum(list(pcm.values()), axis=0), -32768, 32767)
     for name, audio in pcm.items():
-        part = folder / f"{name}.part"
-        soundfile.write(part, audio.T.astype(np.int16), SAMPLE_RATE, "PCM_16", format="WAV")
-        part.rename(folder / f"{name}.wav")
+        with whole_file(folder / f"{name}.wav") as part:
+            soundfile.write(part, audio.T.astype(np.int16), SAMPLE_RATE, "PCM_16", format="WAV")
 
 
 def _write(job: tuple[Path, int], **options: Any) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from separator.errors import ConfigError
-from separator.words import nearest
+from separator.words import nearest, one_line
 
 SAFE_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -58,7 +58,7 @@ def _yaml_problem(error: yaml.YAMLError | ValueError) -> str:
     """Say what is wrong and where, without the parser's own names for it."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         return f"{error.problem} in line {error.problem_mark.line + 1}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:

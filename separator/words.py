@@ -55,6 +55,15 @@ def megabytes(size: int | None) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
+def one_line(message: object) -> str:
+    """Take line breaks out of a message, or an error's: names of files may hold them.
+
+    >>> one_line(ValueError("no file 'a\\nb'"))
+    "no file 'a b'"
+    """
+    return " ".join(str(message).splitlines())
+
+
 def words(text: str | None) -> tuple[str, ...]:
     """Split a list at its commas.
 

@@ -11,8 +11,9 @@ import pytest
 from conftest import make_signal, read_all
 from test_audio_writer import disk_of, picture
 
-from separator.audio import AudioWriter, StemWriter, Tags, probe, read_tags, remove_stale
+from separator.audio import AudioWriter, StemWriter, Tags, probe, read_tags
 from separator.errors import AudioError, ConfigError
+from separator.files import remove_stale
 
 RATE = 44100
 STEMS = ("vocals", "drums", "bass", "other")

@@ -17,11 +17,10 @@ from separator.audio import (
     output_format,
     probe,
     read_tags,
-    remove_stale,
 )
 from separator.audio.encoders import to_integers
-from separator.audio.tempfiles import temporary_path
 from separator.errors import AudioError, ConfigError
+from separator.files import remove_stale, temporary_path
 
 RATE = 44100
 LOSSLESS = [("wav", 16), ("wav", 24), ("wav", 32), ("flac", 16), ("flac", 24)]

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from separator.api import Result
-from separator.audio.tempfiles import temporary_path
 from separator.batch.run import Options, plan, run
 from separator.batch.tracks import find_audio
 from separator.errors import AudioError, Cancelled, ConfigError
+from separator.files import temporary_path
 from separator.stream.progress import Progress
 
 STEMS = ("drums", "vocals")

@@ -10,10 +10,10 @@ from torch import nn
 from separator.errors import ConfigError, SeparatorError
 from separator.networks.positions import PolarEmbedding
 from separator.training.dryrun import analyse
-from separator.training.memory import what_to_change
 from separator.training.optimizers import OptimizerOptions, Together, build_optimizer, is_matrix
 from separator.training.recipe import apply_change, list_recipes, load_recipe, resolve
 from separator.training.schedules import ScheduleOptions, build_schedule
+from separator.training.shortage import what_to_change
 from separator.words import rounded
 from separator.zoo.search import find_card
 

@@ -14,7 +14,6 @@ from separator.audio.reader import AudioReader, open_audio, probe
 from separator.audio.resample import Resampler, resampled, resampled_length
 from separator.audio.stems import StemWriter
 from separator.audio.tags import Cover, Tags, read_tags
-from separator.audio.tempfiles import remove_stale
 from separator.audio.writer import AudioWriter
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "output_format",
     "probe",
     "read_tags",
-    "remove_stale",
     "resampled",
     "resampled_length",
 ]

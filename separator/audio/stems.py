@@ -24,9 +24,9 @@ import numpy.typing as npt
 from separator.audio.formats import kept_bit_depth, output_format
 from separator.audio.info import AudioInfo
 from separator.audio.tags import Tags, read_tags
-from separator.audio.tempfiles import temporary_path
 from separator.audio.writer import AudioWriter, write_error
 from separator.errors import AudioError, ConfigError
+from separator.files import temporary_path
 
 Block = npt.NDArray[np.float32]
 

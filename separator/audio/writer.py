@@ -17,8 +17,8 @@ from separator.audio.encoders import open_encoder
 from separator.audio.formats import check_output, kept_bit_depth, output_format
 from separator.audio.layout import Layout
 from separator.audio.tags import Tags
-from separator.audio.tempfiles import temporary_path
 from separator.errors import AudioError, ConfigError
+from separator.files import temporary_path
 
 Block = npt.NDArray[np.float32]
 

@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from separator.audio import remove_stale
 from separator.audio.naming import DEFAULT_TEMPLATE, check_template, stem_path
 from separator.batch.tracks import Track, identity
 from separator.errors import Cancelled, ConfigError, SeparatorError
+from separator.files import remove_stale, write_text
 from separator.version import __version__
+from separator.words import one_line
 
 if TYPE_CHECKING:  # finding and planning must not wait for torch
     from separator.api import Result, Separator
@@ -127,12 +128,9 @@ class Report:
         Raises:
             ConfigError: The file can't be written.
         """
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(json.dumps(self.as_dict(), indent=2, default=str), encoding="utf-8")
-            part.replace(path)
+            write_text(path, json.dumps(self.as_dict(), indent=2, default=str))
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise ConfigError(f"Can't write the report '{path}': {error.strerror}.") from error
 
 
@@ -231,7 +229,7 @@ class _Worker:
 
     def _outcome(self, job: Job) -> Outcome:
         if job.problem:
-            return Outcome(job, "failed", error=_one_line(job.problem))
+            return Outcome(job, "failed", error=one_line(job.problem))
         if not job.missing:
             return Outcome(job, "skipped")
         try:
@@ -239,9 +237,9 @@ class _Worker:
         except Cancelled:
             return Outcome(job, "cancelled")
         except SeparatorError as error:
-            return Outcome(job, "failed", error=_one_line(str(error)))
+            return Outcome(job, "failed", error=one_line(error))
         except Exception as error:
-            line = f"unexpected error: {type(error).__name__}: {_one_line(str(error))}"
+            line = f"unexpected error: {type(error).__name__}: {one_line(error)}"
             return Outcome(job, "failed", error=line, details=traceback.format_exc())
 
     def _separate(self, job: Job) -> Result:
@@ -323,8 +321,3 @@ def _as_dict(outcome: Outcome) -> dict[str, Any]:
             "notes": list(result.notes),
         }
     return data
-
-
-def _one_line(message: str) -> str:
-    """Take line breaks out of a message: names of files may hold them."""
-    return " ".join(message.splitlines())

@@ -19,9 +19,9 @@ from typing import Any
 import soundfile
 
 from separator.audio import AudioInfo, open_audio
-from separator.audio.tempfiles import temporary_path
 from separator.datasets.songs import Place
 from separator.errors import AudioError
+from separator.files import write_text
 
 _VERSION = 1
 _DIRECT = ("wav", "flac")
@@ -127,12 +127,10 @@ class Index:
         """Write what is new; an index that can't be written only costs time."""
         if not self._changed:
             return
-        temporary = temporary_path(self.path)
         stored = {"version": _VERSION, "files": self._files, "residuals": self._residuals}
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(stored, indent=0))
-            temporary.replace(self.path)
+            write_text(self.path, json.dumps(stored, indent=0))
             self._changed = False
 
     def _key(self, place: Place) -> str:

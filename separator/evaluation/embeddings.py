@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from separator.errors import ModelError
 from separator.evaluation.checks import check_pair, without_silent
+from separator.words import one_line
 
 _SEGMENT = 30.0  # seconds that are embedded at once, which bounds the memory
 
@@ -134,7 +135,7 @@ def _with_weights(network: nn.Module, path: Path) -> nn.Module:
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ModelError(
             f"The weights in {path} don't fit {type(network).__name__}: {reason}"
         ) from error

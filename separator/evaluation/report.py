@@ -19,7 +19,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from separator.evaluation.plots import draw_all
-from separator.evaluation.results import safe_name, write_text
+from separator.evaluation.results import safe_name, save_text
 from separator.evaluation.summary import Summary, summarize, write_tables
 from separator.evaluation.tables import Table, all_tables
 
@@ -89,10 +89,10 @@ def write_report(folder: Path, split: str, failures: Sequence[Failure] = ()) -> 
     tables = [*_failures(failures), *all_tables(summary)]
     title = f"Evaluation on {summary.data}, {split}: {len(summary.tracks)} tracks"
     text = "\n".join([f"# {title}", "", *(table.markdown() for table in tables)])
-    write_text(folder / "report.md", text)
+    save_text(folder / "report.md", text)
     parts = [*(table.html() for table in tables), *map(_picture, plots), *_excerpts(summary)]
     page = _PAGE.format(title=html.escape(title), body="\n".join(parts))
-    write_text(folder / "report.html", page)
+    save_text(folder / "report.html", page)
     return summary
 
 

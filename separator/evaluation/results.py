@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from separator.audio.tempfiles import temporary_path
+from separator import files
 from separator.errors import ConfigError
 
 Kind = Literal["model", "estimates", "oracle", "mixture"]
@@ -100,7 +100,7 @@ class TrackResult:
         """Write the file below the folder of all results, whole or not at all."""
         path = result_path(folder, self.run.method, self.split, self.track)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(self.as_dict(), indent=1))
+        save_text(path, json.dumps(self.as_dict(), indent=1))
         return path
 
 
@@ -169,18 +169,15 @@ def data_set(data: str, place: str) -> str:
     return f"{data} in '{place}'" if place else data
 
 
-def write_text(path: Path, text: str) -> None:
+def save_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all.
 
     Raises:
         ConfigError: It can't be written.
     """
-    part = temporary_path(path)
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        files.write_text(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"Can't write '{path}': {error.strerror}.") from error
 
 

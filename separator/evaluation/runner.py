@@ -25,7 +25,6 @@ from typing import Any, Literal
 
 import torch
 
-from separator.audio import remove_stale
 from separator.datasets import Track
 from separator.errors import Cancelled, ConfigError, SeparatorError
 from separator.evaluation import excerpts
@@ -33,6 +32,8 @@ from separator.evaluation.lookup import EmbeddingFile
 from separator.evaluation.methods import Method, Song, fingerprint
 from separator.evaluation.results import Run, TrackResult, check_place, read_result, result_path
 from separator.evaluation.scoring import choose_engine, pair, score
+from separator.files import remove_stale
+from separator.words import one_line
 
 Status = Literal["done", "kept", "failed", "cancelled"]
 
@@ -152,9 +153,9 @@ def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> l
         except Cancelled:
             outcomes.append(Outcome(track.name, method.name, "cancelled"))
         except (SeparatorError, OSError) as error:
-            outcomes.append(Outcome(track.name, method.name, "failed", _one_line(error)))
+            outcomes.append(Outcome(track.name, method.name, "failed", one_line(error)))
         except Exception as error:
-            line = f"unexpected error: {type(error).__name__}: {_one_line(error)}"
+            line = f"unexpected error: {type(error).__name__}: {one_line(error)}"
             details = traceback.format_exc()
             outcomes.append(Outcome(track.name, method.name, "failed", line, details))
     return outcomes
@@ -295,7 +296,3 @@ def _end_with_parent() -> None:
 
 def _work(track: Track) -> list[Outcome]:
     return measure_track(track, _state["evaluation"], _state["stop"])
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).splitlines())

@@ -17,7 +17,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from separator.audio.tempfiles import temporary_path
 from separator.errors import ConfigError
 from separator.evaluation.lookup import describe
 from separator.evaluation.metrics import METRICS
@@ -28,7 +27,7 @@ from separator.evaluation.results import (
     data_set,
     find_results,
     safe_name,
-    write_text,
+    save_text,
 )
 from separator.evaluation.scoring import ACCOMPANIMENT, FRAME_BASED
 from separator.evaluation.statistics import (
@@ -40,6 +39,7 @@ from separator.evaluation.statistics import (
     compare,
     holm,
 )
+from separator.files import whole_file
 
 ALL = "mean"  # column of the mean over stems
 _KINDS: tuple[Kind, ...] = ("mixture", "estimates", "model", "oracle")  # in tables
@@ -199,16 +199,12 @@ def summarize(folder: Path, split: str) -> Summary:
         raise ConfigError(f"'{folder}' holds no results of the split '{split}'.")
     results = []
     path = folder / "frames.csv"
-    part = temporary_path(path)
     try:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             for result in _with_frames_written(find_results(folder), split, file):
                 results.append(result)
-        part.replace(path)
     except OSError as error:
         raise ConfigError(f"Can't write '{path}': {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)
     _check_settings(results, folder)
     return Summary(tuple(results))
 
@@ -224,7 +220,7 @@ def write_tables(summary: Summary, folder: Path) -> None:
     for name, rows in tables.items():
         text = io.StringIO(newline="")
         csv.writer(text).writerows(rows)
-        write_text(folder / f"{name}.csv", text.getvalue())
+        save_text(folder / f"{name}.csv", text.getvalue())
 
 
 def _with_frames_written(

@@ -129,7 +129,7 @@ class Runner:
             estimates: Tensor = self.network(segments, stems=self.stems, **known)
             return estimates.float()
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(segments) == 1:
                 raise ModelError(
@@ -142,7 +142,8 @@ class Runner:
         return None
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether an error says that memory is too small."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return any(word in str(error) for word in ("out of memory", "can't allocate memory"))

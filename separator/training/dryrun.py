@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from separator.errors import ModelError
+from separator.stream.runner import is_out_of_memory
 from separator.training.building import (
     bare_network,
     checkpoint_activations,
@@ -30,9 +31,9 @@ from separator.training.building import (
 )
 from separator.training.hardware import training_device
 from separator.training.lora import add_lora
-from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.optimizers import build_optimizer, is_matrix
 from separator.training.recipe import Recipe
+from separator.training.shortage import what_to_change
 
 _SINGLE = 4  # bytes of a float32
 

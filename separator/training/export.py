@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from separator.checkpoints.states import load_state
 from separator.errors import ConfigError, ModelError
+from separator.files import whole_file
 from separator.schema import validate
 from separator.training.building import initial_network
 from separator.training.callbacks import LAST
@@ -97,7 +98,6 @@ def write_model(
         ConfigError: the name isn't allowed.
     """
     file = folder / "weights" / f"{name}.safetensors"
-    part = file.with_suffix(".part")
     weights = save(_half(network), metadata={"format": "pt"})
     card = validate(
         Card,
@@ -125,13 +125,11 @@ def write_model(
     )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(weights)
-        part.replace(file)
+        with whole_file(file) as part:
+            part.write_bytes(weights)
         write_card(card, folder)
     except OSError as error:
         raise ModelError(f"Can't write to '{folder}': {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
     return card
 
 

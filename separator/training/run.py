@@ -30,6 +30,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from separator.errors import Cancelled, ConfigError, ModelError
 from separator.heap import keep_all_freed_memory
 from separator.schema import validate
+from separator.stream.runner import is_out_of_memory
 from separator.training.callbacks import (
     LAST,
     Changes,
@@ -41,9 +42,9 @@ from separator.training.callbacks import (
     Stopped,
 )
 from separator.training.hardware import check_devices
-from separator.training.memory import is_out_of_memory, what_to_change
 from separator.training.recipe import Recipe
 from separator.training.sharding import Sharded
+from separator.training.shortage import what_to_change
 from separator.training.task import RECIPE, SCORE, Task
 
 _PRECISIONS: dict[str, Any] = {

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from separator.errors import Cancelled, ConfigError, SeparatorError
+from separator.words import one_line
 
 if TYPE_CHECKING:
     from separator.stream.progress import Progress
@@ -209,7 +210,7 @@ def _end(job: Job, state: State) -> None:
 def friendly(error: Exception) -> str:
     """Return one line for the user; log what only a developer can use."""
     if isinstance(error, SeparatorError):
-        return " ".join(str(error).split())
+        return one_line(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         log.error("The disk is full.", exc_info=error)
         return "The disk is full. Results that you no longer need can be deleted; then try again."

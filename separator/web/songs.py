@@ -24,6 +24,7 @@ import numpy as np
 from separator.audio import StemWriter, open_audio, resampled
 from separator.audio.reader import rechunk
 from separator.errors import AudioError
+from separator.files import whole_file
 from separator.web.overview import BANDS, Block, Overview, overview
 
 _BLOCK = 1 << 16
@@ -183,14 +184,9 @@ class Song:
 
 def write_zip(path: Path, files: Sequence[tuple[str, Path]]) -> None:
     """Write files into a zip, uncompressed: audio hardly shrinks."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for name, file in files:
-                archive.write(file, name)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for name, file in files:
+            archive.write(file, name)
 
 
 def _for_two_ears(piece: Block) -> Block:

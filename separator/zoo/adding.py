@@ -10,6 +10,7 @@ from pathlib import Path
 from separator.checkpoints.family import ForeignModel
 from separator.checkpoints.foreign import Bag, read_bag, read_folder, read_model
 from separator.errors import ConfigError, ModelError
+from separator.files import whole_file
 from separator.resources import user_folder
 from separator.schema import validate
 from separator.zoo.cards import NOT_STATED, AnyCard, Card, Ensemble, read_card
@@ -189,7 +190,9 @@ def write_model(
     with all_or_nothing(folder) as made:
         if copy and not (file.exists() and file.samefile(weights)):
             made.append(file)
-            _copy_whole(weights, file)
+            file.parent.mkdir(exist_ok=True)
+            with whole_file(file) as part:
+                shutil.copyfile(weights, part)
         written = read_card(write_card(card, folder))
     assert isinstance(written, Card)
     return written
@@ -213,14 +216,3 @@ def all_or_nothing(folder: Path) -> Iterator[list[Path]]:
             problem = f"Can't write to '{folder}': {error.strerror or error}."
             raise ModelError(problem) from error
         raise
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that it is there whole or not at all."""
-    target.parent.mkdir(exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        shutil.copyfile(source, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from separator.files import write_text
 from separator.zoo.cards import AnyCard
 
 
@@ -52,10 +53,5 @@ def write_card(card: AnyCard, folder: Path) -> Path:
         score["values"] = _Inline(score["values"])
     path = folder / f"{card.name}.yaml"
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    part = folder / f".{path.name}.part"
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, text)
     return path

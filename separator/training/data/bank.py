@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor
 
-from separator.audio.tempfiles import temporary_path
 from separator.errors import ConfigError
+from separator.files import whole_file
 from separator.schema import Count, Strict
 from separator.training.data.augmentation import Equalizer, uniform
 from separator.training.data.cache import packed
@@ -79,9 +79,8 @@ class Bank:
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""
         facts = {"sample_rate": str(self.sample_rate), "counts": json.dumps(dict(self.counts))}
-        temporary = temporary_path(path)
-        save_file({"samples": self.samples, "scales": self.scales}, temporary, metadata=facts)
-        temporary.replace(path)
+        with whole_file(path) as part:
+            save_file({"samples": self.samples, "scales": self.scales}, part, metadata=facts)
 
     @classmethod
     def load(cls, path: Path) -> "Bank":

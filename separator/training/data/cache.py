@@ -21,10 +21,10 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from separator.audio import resampled
-from separator.audio.tempfiles import remove_stale, temporary_path
 from separator.datasets import AudioFile, Track
 from separator.datasets.problems import Problem, unreadable
 from separator.errors import AudioError, ConfigError
+from separator.files import remove_stale, whole_file, write_text
 from separator.training.data.mixing import Audio, chunk_levels
 
 SampleType = Literal["int16", "float16"]
@@ -143,9 +143,7 @@ class Cache:
         facts["levels"] = [round(float(level), 7) for level in levels]
         if facts["frames"]:
             _write(described.with_suffix(".npy"), samples.T)
-        temporary = temporary_path(described)
-        temporary.write_text(json.dumps(facts))
-        temporary.replace(described)
+        write_text(described, json.dumps(facts))
 
     def _read(self, track: Track, stem: str) -> Audio:
         """Decode a whole stem: some 100 MB for five minutes of stereo."""
@@ -181,7 +179,5 @@ def packed(audio: Audio, sample_type: SampleType) -> tuple[npt.NDArray[np.generi
 
 
 def _write(path: Path, samples: npt.NDArray[np.generic]) -> None:
-    temporary = temporary_path(path)
-    with temporary.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.save(file, np.ascontiguousarray(samples))
-    temporary.replace(path)

@@ -1,4 +1,7 @@
-"""Files under construction: hidden, named after their process, renamed when they are whole."""
+"""Files that appear whole or not at all: hidden while they are written, then renamed.
+
+A hidden file is named after its process, so that what a killed one left can be removed.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,32 @@ import os
 import platform
 import re
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = ".separator"
 _NAME = re.compile(rf"{re.escape(_PREFIX)}-(?P<host>.*)-(?P<pid>\d+)-[0-9a-f]{{8}}-")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a hidden path to write to; it becomes `path` at the end, or is removed if that fails.
+
+    The hidden name ends in `.part`, so that nobody who looks for files of a kind takes it for one.
+    """
+    part = temporary_path(path.with_name(f"{path.name}.part"))
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def temporary_path(target: Path) -> Path:

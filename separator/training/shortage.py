@@ -1,15 +1,8 @@
 """What to do when memory is too small for a recipe."""
 
-import torch
+from __future__ import annotations
 
 from separator.training.recipe import Recipe
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error says that memory is too small."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
 def what_to_change(recipe: Recipe, device: str) -> str:
