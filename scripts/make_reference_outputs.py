@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import reference
 import torch
+import torchaudio
 from torch import nn
 
 
@@ -106,6 +107,12 @@ def bsrnn(parameters: dict[str, Any]) -> nn.Module:
         "mask_hidden": "mlp_dim",
     }
     network = Bandit(win_length=parameters["n_fft"], **rename(parameters, names))
+    # The authors' own transforms scale by the energy of the window; the package's don't.
+    sizes = {key: parameters[key] for key in ("n_fft", "hop_length")}
+    scaled = {**sizes, "power": None, "normalized": True, "pad_mode": "constant"}
+    network.stft = torchaudio.transforms.Spectrogram(**scaled)
+    del scaled["power"]
+    network.istft = torchaudio.transforms.InverseSpectrogram(**scaled)
     network.state_dict = network.bsrnn.state_dict  # its keys without the prefix are ours
     network.load_state_dict = network.bsrnn.load_state_dict
     return network

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from separator.checkpoints import mdx_onnx
+from separator.checkpoints.families import FAMILIES
 from separator.checkpoints.foreign import read_bag, read_model
 from separator.checkpoints.states import FORMATS, load_state, read_state
 from separator.errors import ConfigError, ModelError, SeparatorError
@@ -148,6 +149,76 @@ def test_bandit_with_its_settings(tmp_path: Path, section: str, suffix: str) -> 
     assert find_card("x").weights.format == "bandit"
 
 
+BANDIT = {"band_count": 8, "n_fft": 256, "hop_length": 64, "modules": 1, "dim": 4, "rnn_hidden": 4}
+
+
+def bandit(folder: Path, **model: Any) -> tuple[Path, Path, nn.Module]:
+    """Write a Bandit and its YAML, as its authors leave them."""
+    source = network("bsrnn", stems=("music", "speech"), mask_hidden=4, bands="bark", **BANDIT)
+    state = {f"bsrnn.{key}": value for key, value in source.state_dict().items()}
+    torch.save({"state_dict": state}, folder / "x.ckpt")
+    settings = {"band_type": "bark", "n_fft": 256, "hop_length": 64, "win_length": 256} | model
+    training = {"instruments": ["music", "speech"]}
+    config = write_yaml(folder, audio={"chunk_size": 44100}, training=training, model=settings)
+    return folder / "x.ckpt", config, source
+
+
+def test_every_setting_of_a_bandit_counts_or_is_refused(tmp_path: Path) -> None:
+    family = next(family for family in FAMILIES if family.network == "bsrnn")
+    mixture = torch.randn(1, 2, 3000)
+    path, config, source = bandit(tmp_path, **family.fixed)
+    model = read_model(path, config)
+    plain = source(mixture)
+    for key, value in {"pad_mode": "reflect", "win_length": 200, "hop_length": 50}.items():
+        path, config, _ = bandit(tmp_path, **{key: value})
+        model = read_model(path, config)
+        other = build_network(
+            "bsrnn", stems=model.stems, sample_rate=44100, channels=2, **model.parameters
+        ).eval()
+        other.load_state_dict(source.state_dict())
+        assert not torch.allclose(other(mixture), plain, atol=1e-4), key
+    for key, value in family.fixed.items():
+        path, config, _ = bandit(tmp_path, **{key: "other" if value is None else not value})
+        with pytest.raises(ConfigError, match=f"model: '{key}: .*' can't be run; bsrnn has"):
+            read_model(path, config)
+
+
+@pytest.mark.parametrize("kind", ["bandit", "bandit_v2", "banquet"])
+def test_a_kind_of_the_same_shapes_is_refused(tmp_path: Path, kind: str) -> None:
+    path, config, _ = bandit(tmp_path)
+    text = config.read_text().replace("training:", f"training:\n  model_type: {kind}")
+    config.write_text(text)
+    if kind == "banquet":
+        with pytest.raises(ConfigError, match=r"model_type: banquet' can't be run"):
+            read_model(path, config)
+    else:
+        assert read_model(path, config).network == "bsrnn"
+
+
+@pytest.mark.parametrize("zero_dc", [None, False, True])
+def test_a_roformer_is_read_as_its_program_runs_it(tmp_path: Path, zero_dc: bool | None) -> None:
+    """Cut as there, one segment at a time; zero_dc is true there unless the YAML says otherwise."""
+    sizes = {"dim": 8, "depth": 1, "heads": 2, "dim_head": 4, "hop_length": 512}
+    source = network("bs_roformer", stems=("vocals",), **sizes)
+    torch.save(source.state_dict(), tmp_path / "x.ckpt")
+    said = {} if zero_dc is None else {"zero_dc": zero_dc}
+    for overlaps in (1, 4):
+        config = write_yaml(
+            tmp_path,
+            audio={"chunk_size": 88200},
+            training={"instruments": ["vocals", "other"], "target_instrument": "vocals"},
+            model={"stft_hop_length": 512} | said,
+            inference={"num_overlap": overlaps},
+        )
+        model = read_model(tmp_path / "x.ckpt", config)
+        assert (model.recipe, model.overlap) == ("msst", 1 - 1 / overlaps)
+        assert model.parameters["zero_dc"] is (zero_dc is not False)
+        assert ("doesn't set zero_dc" in str(model.note)) == (zero_dc is None)
+    assert add_path(tmp_path / "x.ckpt", config, recipe="default").recipe == "default"
+    with pytest.raises(ConfigError, match="recipe"):
+        add_path(tmp_path / "x.ckpt", config, name="y", recipe="demix")
+
+
 def test_demucs_with_its_settings(tmp_path: Path) -> None:
     sizes = {"hidden_channels": 8, "depth": 2, "n_fft": 256, "segment": 0.1}
     source = network(
@@ -177,7 +248,7 @@ def test_demucs_with_its_settings(tmp_path: Path) -> None:
     )
     card = add_path(tmp_path / "x.ckpt", config)
     same(card, source)
-    assert (card.recipe, card.segment) == ("demucs", 0.1)
+    assert (card.recipe, card.segment) == ("msst-flat", 0.1)
     text = config.read_text().replace("model: htdemucs", "model: tasnet")
     config.write_text(text)
     with pytest.raises(ConfigError, match="'model: tasnet' needs a section of that name; known"):
@@ -226,7 +297,7 @@ def test_a_conv_tasnet_of_torchaudio(tmp_path: Path) -> None:
 
 
 def test_shapes_alone_may_not_be_enough(tmp_path: Path) -> None:
-    sizes = {"dim": 8, "depth": 1, "heads": 2, "dim_head": 4, "hop_length": 512}
+    sizes = {"dim": 8, "depth": 1, "heads": 2, "dim_head": 4, "hop_length": 512, "zero_dc": True}
     source = network("bs_roformer", stems=("a", "b"), **sizes)
     torch.save(source.state_dict(), tmp_path / "x.pt")
     with pytest.raises(ConfigError, match=r"has 2 stems, and nothing names them.*--stems"):

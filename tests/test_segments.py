@@ -173,8 +173,8 @@ def test_demucs_puts_real_audio_around_segments() -> None:
     ("settings", "message"),
     [
         ({"recipe": "demix"}, "Unknown recipe 'demix'; allowed: default, demucs, msst, msst-flat."),
-        ({"recipe": "msst", "overlap": 0.25}, "allowed are 0.5, 0.667, 0.75, 0.8"),
-        ({"recipe": "msst", "overlap": 0.6}, "2 or more equal parts; the overlap is 0.6"),
+        ({"recipe": "msst", "overlap": 0.25}, "allowed are 0, 0.5, 0.667, 0.75, 0.8"),
+        ({"recipe": "msst", "overlap": 0.6}, "into equal parts; the overlap is 0.6"),
     ],
 )
 def test_what_a_recipe_cant_cut_is_refused(settings: dict[str, object], message: str) -> None:

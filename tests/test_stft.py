@@ -95,3 +95,16 @@ def test_leading_dimensions_of_the_inverse_are_free():
 def test_refuses_impossible_sizes(hop, win):
     with pytest.raises(ConfigError, match="hop_length"):
         STFT(512, hop, win)
+
+
+def test_the_energy_of_the_window_scales_as_in_torchaudio():
+    """At -46 dB, where an epsilon behind it would notice another scale."""
+    torchaudio = pytest.importorskip("torchaudio")
+    options = {"n_fft": 256, "hop_length": 64, "normalized": True, "pad_mode": "constant"}
+    forth = torchaudio.transforms.Spectrogram(**options, power=None)
+    back = torchaudio.transforms.InverseSpectrogram(**options)
+    signal = 0.005 * torch.randn(1, 2, 1000)
+    ours = STFT(256, 64, normalized="window", pad_mode="constant")
+    spectrogram = ours(signal)
+    torch.testing.assert_close(spectrogram, forth(signal), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours.inverse(spectrogram, 1000), back(spectrogram, 1000))

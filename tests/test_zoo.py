@@ -371,7 +371,7 @@ def test_adding_a_model(tmp_path: Path, copy: bool) -> None:
     torch.save({"state_dict": network.state_dict()}, checkpoint)
     sections = {
         "audio": {"chunk_size": 44100},
-        "model": {"dim": 8, "depth": 1, "stft_hop_length": 441},
+        "model": {"dim": 8, "depth": 1, "stft_hop_length": 441, "zero_dc": False},
         "training": {"instruments": ["vocals", "other"]},
     }
     config.write_text(yaml.safe_dump(sections))

@@ -78,6 +78,7 @@ _SAME = "another way to compute the same numbers"
 def _roformer(network: str, *, mel: bool) -> Family:
     return Family(
         network=network,
+        kinds=("mel_band_roformer",) if mel else ("bs_roformer", "bs_polarformer"),
         is_one=partial(_is_roformer, mel=mel),
         infer=partial(_infer_roformer, mel=mel),
         settings={
@@ -88,7 +89,8 @@ def _roformer(network: str, *, mel: bool) -> Family:
             "skip_connection": ("skip_connection", bool),
             "zero_dc": ("zero_dc", bool),
         },
-        defaults={"n_fft": 2048, "hop_length": 512},
+        # Where a file doesn't say, zero_dc is true, as in that program since September 2025.
+        defaults={"n_fft": 2048, "hop_length": 512, "zero_dc": True},
         ignored={
             "dim": _FROM_SHAPES,
             "depth": _FROM_SHAPES,
@@ -132,6 +134,7 @@ def _infer_scnet(state: State, given: Mapping[str, Any]) -> Inferred:
 
 _SCNET = Family(
     network="scnet",
+    kinds=("scnet", "scnet_masked"),
     is_one=lambda state: "encoder.0.SDlayer.convs.0.weight" in state,
     infer=_infer_scnet,
     settings={
@@ -161,6 +164,7 @@ def _infer_tfc_tdf(state: State, given: Mapping[str, Any]) -> Inferred:
 
 _TFC_TDF = Family(
     network="tfc_tdf",
+    kinds=("mdx23c",),
     is_one=lambda state: "first_conv.weight" in state and "final_conv.2.weight" in state,
     infer=_infer_tfc_tdf,
     settings={"norm": ("norm", str), "act": ("activation", str)},
@@ -181,6 +185,7 @@ def _infer_bandit(state: State, given: Mapping[str, Any]) -> Inferred:
 
 _BANDIT = Family(
     network="bsrnn",
+    kinds=("bandit", "bandit_v2"),
     is_one=lambda state: any("band_split.norm_fc_modules.0." in key for key in state),
     infer=_infer_bandit,
     settings={
@@ -188,23 +193,33 @@ _BANDIT = Family(
         "band_type": ("bands", str),
         "n_fft": ("n_fft", int),
         "hop_length": ("hop_length", int),
+        "win_length": ("win_length", int),
+        "pad_mode": ("pad_mode", str),
     },
     defaults={"bands": "musical"},
+    fixed={
+        "require_no_overlap": False,
+        "require_no_gap": True,
+        "treat_channel_as_feature": True,
+        "normalize_channel_independently": False,
+        "bidirectional": True,
+        "complex_mask": True,
+        "hidden_activation": "Tanh",
+        "hidden_activation_kwargs": None,
+        "use_freq_weights": True,
+        "window_fn": "hann_window",
+        "wkwargs": None,
+        "power": None,
+        "center": True,
+        "normalized": True,
+        "onesided": True,
+    },
     ignored={
         **dict.fromkeys(("stems", "n_bands", "n_sqm_modules", "emb_dim"), _FROM_SHAPES),
-        **dict.fromkeys(("rnn_dim", "rnn_type", "mlp_dim", "win_length"), _FROM_SHAPES),
+        **dict.fromkeys(("rnn_dim", "rnn_type", "mlp_dim"), _FROM_SHAPES),
         **dict.fromkeys(("in_channel", "in_channels"), "channels are separated on their own"),
         **dict.fromkeys(("fs", "sample_rate"), "stands under 'audio' too"),
-        **dict.fromkeys(
-            (
-                *("require_no_overlap", "require_no_gap", "treat_channel_as_feature"),
-                *("normalize_channel_independently", "bidirectional", "complex_mask"),
-                *("hidden_activation", "hidden_activation_kwargs", "use_freq_weights"),
-                *("window_fn", "wkwargs", "power", "center", "normalized", "pad_mode"),
-                *("onesided", "dropout"),
-            ),
-            "all published models have the same",
-        ),
+        "dropout": _TRAINING,
     },
     format="bandit",
     convert=bandit.from_bandit,

@@ -46,6 +46,7 @@ class ForeignModel:
     overlap: float = 0.25
     normalization: str = "none"
     recipe: str = "default"
+    note: str | None = None
 
     def check(self, state: Mapping[str, Tensor], where: str) -> None:
         """Build the network and give it the weights.
@@ -83,6 +84,8 @@ class Family:
         defaults: values of settings that a file may leave out, under our names.
         ignored: foreign names that change nothing here, and why.
         refused: foreign names that change the graph if they are set, and into what.
+        fixed: foreign names with the one value that the network has.
+        kinds: words of `training.model_type` for the family.
         audio: as `settings`, those that stand in the section `audio`.
         format: how cards name the form of the weights, see `separator.checkpoints`.
         convert: gives the parameters the names that they have here.
@@ -97,6 +100,8 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
     audio: Mapping[str, tuple[str, type]] = field(default_factory=dict)
     format: str = "msst"
     convert: Callable[[State], State] = _as_it_is
@@ -118,17 +123,35 @@ class Family:
                         f"{where}: '{name}: {value}' asks for {self.refused[name]}, which can't "
                         "be run."
                     )
+            elif name in self.fixed:
+                if value is not None and value != self.fixed[name]:
+                    raise ConfigError(
+                        f"{where}: '{name}: {value}' can't be run; {self.network} has "
+                        f"{self.fixed[name]}."
+                    )
             elif name in self.settings and value is not None:
                 our_name, kind = self.settings[name]
                 ours[our_name] = _checked(value, kind, f"{where}: '{name}'")
             elif name not in self.ignored and name not in self.settings:
-                known = [*self.settings, *self.ignored, *self.refused]
+                known = [*self.settings, *self.ignored, *self.refused, *self.fixed]
                 raise ConfigError(
                     f"{where}: unknown key '{name}'.{nearest(name, known)} The checkpoint is a "
                     f"{self.network}: remove the key if that does without, or give the YAML that "
                     "belongs to it."
                 )
         return ours
+
+    def check_kind(self, kind: str | None, where: str) -> None:
+        """Refuse a variant that has the same shapes.
+
+        Raises:
+            ConfigError: the file says that it is another kind of network.
+        """
+        if kind is not None and self.kinds and kind not in self.kinds:
+            raise ConfigError(
+                f"{where}: 'training.model_type: {kind}' can't be run; the checkpoint looks like "
+                f"a {self.network} ({', '.join(self.kinds)})."
+            )
 
     def translate_audio(self, foreign: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Turn the settings of the section `audio` that concern the network into ours.

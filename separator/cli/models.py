@@ -122,14 +122,20 @@ def add(
         str | None, typer.Option(help="Names of its stems, where no file has them: a,b,c.")
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the weights beside the card.")] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="How songs are cut; as its own program does unless given."),
+    ] = None,
 ) -> None:
     """Add a checkpoint of Demucs, Open-Unmix, torchaudio, SCNet, MSST and relatives."""
     from separator.zoo.adding import add_path
 
     names = tuple(part.strip() for part in stems.split(",")) if stems else ()
-    card = add_path(checkpoint, config, stems=names, name=name, copy=copy)
+    card = add_path(checkpoint, config, stems=names, name=name, copy=copy, recipe=recipe)
     kind = getattr(card, "network", "ensemble")
     message(f"Added '{card.name}' ({kind}): {_stems(card)}.")
+    if card.note:
+        message(f"{card.name}: {card.note}")
     message(f"Use it with: separator separate song.mp3 -o stems --model {card.name}")
     line(card.path)
 

@@ -33,7 +33,7 @@ from separator.spectral.bands import (
     widths,
 )
 from separator.spectral.masks import apply_mask, complex_mask
-from separator.spectral.stft import STFT
+from separator.spectral.stft import STFT, Padding
 
 
 class NormBandSplit(BandTokens):
@@ -204,6 +204,8 @@ class BandSplitRNN(nn.Module):
         channels: int = 2,
         n_fft: int = 2048,
         hop_length: int = 512,
+        win_length: int | None = None,
+        pad_mode: Padding = "constant",
         modules: int = 8,
         rnn: Literal["lstm", "gru"] = "lstm",
         dim: int = 128,
@@ -214,7 +216,7 @@ class BandSplitRNN(nn.Module):
         self.stems = tuple(stems)
         self.sample_rate = sample_rate
         self.channels = channels
-        self.stft = STFT(n_fft, hop_length, normalized=True, pad_mode="constant")
+        self.stft = STFT(n_fft, hop_length, win_length, normalized="window", pad_mode=pad_mode)
         if isinstance(bands, str):
             self.bands, weights = partition(bands, band_count, n_fft=n_fft, sample_rate=sample_rate)
         else:

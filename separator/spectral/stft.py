@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from separator.errors import ConfigError
 
 Window = Literal["hann"] | None
+Padding = Literal["reflect", "constant"]
 
 
 class STFT(nn.Module):
@@ -22,8 +23,9 @@ class STFT(nn.Module):
 
     The defaults are the convention of the public RoFormers: periodic Hann window, frames centred
     on multiples of the hop, reflected edges, no scaling. `window=None` is rectangular;
-    `normalized` divides by the square root of `n_fft`; `pad_mode="constant"` puts zeros before
-    and behind the signal.
+    `normalized=True` divides by the square root of `n_fft`, as PyTorch does, `"window"` by the root
+    of the window's energy, as torchaudio does; `pad_mode="constant"` puts zeros before and behind
+    the signal.
 
     Shape:
         - signal: `(batch, channels, time)`, any `time >= 1`
@@ -45,8 +47,8 @@ class STFT(nn.Module):
         win_length: int | None = None,
         *,
         window: Window = "hann",
-        normalized: bool = False,
-        pad_mode: Literal["reflect", "constant"] = "reflect",
+        normalized: bool | Literal["window"] = False,
+        pad_mode: Padding = "reflect",
     ) -> None:
         super().__init__()
         win_length = win_length or n_fft
@@ -57,11 +59,12 @@ class STFT(nn.Module):
             )
         self.n_fft = n_fft
         self.hop_length = hop_length
-        self.normalized = normalized
+        self.normalized = normalized is True
         self.pad_mode = pad_mode
         values = torch.hann_window(win_length) if window == "hann" else torch.ones(win_length)
         self.window: Tensor
         self.register_buffer("window", values, persistent=False)
+        self.scale = float(values.square().sum().sqrt()) if normalized == "window" else None
 
     @property
     def bins(self) -> int:
@@ -85,6 +88,8 @@ class STFT(nn.Module):
                 normalized=self.normalized,
                 return_complex=True,
             )
+            if self.scale:
+                spectrogram /= self.scale
         return spectrogram.view(batch, channels, *spectrogram.shape[1:])
 
     def extended(self, time: int) -> int:
@@ -106,8 +111,9 @@ class STFT(nn.Module):
             - result: `(..., length)`
         """
         with torch.autocast(spectrogram.device.type, enabled=False):
+            flat = spectrogram.flatten(0, -3)
             signal = torch.istft(
-                spectrogram.flatten(0, -3),
+                flat * self.scale if self.scale else flat,
                 self.n_fft,
                 self.hop_length,
                 self.window.numel(),

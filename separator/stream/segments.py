@@ -122,7 +122,7 @@ def _cut_msst(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[Segme
     if not tape.reaches(2 * border + 1):
         yield from _cut_msst_short(tape, size, hop)
         return
-    weights, start = _trapezoid(size), -border
+    weights, start = _trapezoid(size, hop), -border
     while start < 0 or tape.reaches(start + 1):
         if tape.reaches(start + size):
             audio, stop = _mirrored_start(tape, start, size), start + size
@@ -139,7 +139,7 @@ def _cut_msst(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[Segme
 def _cut_msst_short(tape: Tape, size: int, hop: int) -> Iterator[Segment]:
     fade = size // 10
     for start in range(0, tape.end, hop):
-        weights = _trapezoid(size)
+        weights = _trapezoid(size, hop)
         if start == 0:
             weights[:fade] = 1
         elif start + hop >= tape.end:
@@ -157,8 +157,9 @@ def _cut_msst_flat(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[
         tape.forget(start)
 
 
-def _trapezoid(samples: int) -> Tensor:
-    fade = samples // 10
+def _trapezoid(samples: int, hop: int) -> Tensor:
+    """Return flat weights with short ramps; without, where nothing overlaps to fill a ramp up."""
+    fade = samples // 10 if hop < samples else 0
     weights = torch.ones(samples)
     weights[:fade] = torch.linspace(0, 1, fade)
     weights[samples - fade :] = torch.linspace(1, 0, fade)
@@ -201,13 +202,13 @@ def _count_msst(samples: int, size: int, hop: int) -> int:
     return math.ceil((samples + (border if samples > 2 * border else 0)) / hop)
 
 
-def _hop_msst(size: int, overlap: float, least: int = 2) -> int:
+def _hop_msst(size: int, overlap: float) -> int:
     parts = round(1 / (1 - overlap))
-    if parts < least or abs(1 - 1 / parts - overlap) > 0.01 or size < 2 * parts:
+    if abs(1 - 1 / parts - overlap) > 0.01 or size < 2 * parts:
         raise ConfigError(
-            f"MSST's recipes cut a segment into {least} or more equal parts; the overlap is "
-            f"{overlap} of {size} samples, allowed are 0.5, 0.667, 0.75, 0.8 and so on. Use the "
-            "recipe 'default' for others."
+            f"MSST's recipes cut a segment into equal parts; the overlap is {overlap} of {size} "
+            "samples, allowed are 0, 0.5, 0.667, 0.75, 0.8 and so on. Use the recipe 'default' for "
+            "others."
         )
     return size // parts
 
@@ -234,7 +235,5 @@ RECIPES = {
         lambda size, overlap: max(1, int((1 - overlap) * size)), _count_grid, _cut_demucs
     ),
     "msst": Recipe(_hop_msst, _count_msst, _cut_msst),
-    "msst-flat": Recipe(
-        lambda size, overlap: _hop_msst(size, overlap, least=1), _count_grid, _cut_msst_flat
-    ),
+    "msst-flat": Recipe(_hop_msst, _count_grid, _cut_msst_flat),
 }

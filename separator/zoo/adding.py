@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from separator.checkpoints.family import ForeignModel
@@ -27,6 +27,7 @@ def add_path(
     name: str | None = None,
     folder: Path | None = None,
     copy: bool = False,
+    recipe: str | None = None,
 ) -> AnyCard:
     """Add a checkpoint, a bag of Demucs files (its YAML), or a folder of Open-Unmix.
 
@@ -37,6 +38,8 @@ def add_path(
         name: of the model; made from that of the path unless given.
         folder: where cards go, the user's folder unless given.
         copy: copy weights next to the card; those of Open-Unmix always are, in one file.
+        recipe: how a checkpoint's tracks are cut, see `separator.stream.segments`; as in the
+            program that it was made for unless given.
 
     Raises:
         ModelError: a file can't be read, is hostile, or doesn't fit; or a card can't be written.
@@ -49,7 +52,7 @@ def add_path(
         if config is not None:
             raise ConfigError(f"'{path}' is a YAML; the checkpoint comes first, then its YAML.")
         return add_bag(path, name=name, folder=folder, copy=copy)
-    return add_model(path, config, stems=stems, name=name, folder=folder, copy=copy)
+    return add_model(path, config, stems=stems, name=name, folder=folder, copy=copy, recipe=recipe)
 
 
 def add_model(
@@ -60,6 +63,7 @@ def add_model(
     name: str | None = None,
     folder: Path | None = None,
     copy: bool = False,
+    recipe: str | None = None,
 ) -> Card:
     """Add a checkpoint of another program; see `separator.checkpoints.foreign`.
 
@@ -70,6 +74,7 @@ def add_model(
         name: of the model; made from the checkpoint's name unless given.
         folder: where the card goes, the user's folder unless given.
         copy: copy the checkpoint next to the card; otherwise the card points to where it is.
+        recipe: as in `add_path`.
 
     Raises:
         ModelError: the checkpoint can't be read or doesn't fit, or the card can't be written.
@@ -78,6 +83,8 @@ def add_model(
     folder = folder or user_folder()
     name = free_name(name or plain_name(checkpoint), folder)
     model = read_model(checkpoint, config, tuple(stems))
+    if recipe is not None:
+        model = replace(model, recipe=recipe)
     return write_model(model, checkpoint, name, folder, copy=copy)
 
 
