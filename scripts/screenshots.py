@@ -154,7 +154,8 @@ def phone_page(page: Any, target: Path) -> None:
 
 def write_songs(folder: Path) -> list[Path]:
     """Write two short songs and a text that pretends to be one."""
-    from separator.audio import AudioWriter, open_audio
+    from separator.audio.reader import open_audio
+    from separator.audio.writer import AudioWriter
 
     songs = [folder / name for name in ("First take.flac", "Second take.flac", "Notes.wav")]
     for number, path in enumerate(songs[:2]):

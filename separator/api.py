@@ -31,6 +31,7 @@ from separator.audio.stems import StemWriter
 from separator.ensemble.assemble import Settings, assemble
 from separator.errors import AudioError, ConfigError, ModelError
 from separator.heap import keep_freed_memory
+from separator.resources import DEFAULT_MODEL
 from separator.stream.adapt import Adapter, check_rate, checked, pair_channels
 from separator.stream.blocks import track_statistics
 from separator.stream.prefetch import prefetch
@@ -40,7 +41,7 @@ from separator.stream.song import Stream
 from separator.zoo.cards import AnyCard, Card, Ensemble, output_names
 from separator.zoo.load import load_joined, load_network
 from separator.zoo.members import Tree, resolve
-from separator.zoo.search import DEFAULT_MODEL, find_card
+from separator.zoo.search import find_card
 
 _BLOCK = 65536  # samples that are read and passed on together
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from separator.errors import ConfigError
 
+#: The model that came with this installation.
+DEFAULT_MODEL = "pocket"
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -73,6 +73,16 @@ def words(text: str | None) -> tuple[str, ...]:
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
+def listed(names: Iterable[str]) -> str:
+    """Write alternatives as a sentence has them.
+
+    >>> listed(["wav", "flac", "mp3"])
+    'wav, flac or mp3'
+    """
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def rounded(number: float) -> str:
     """Write a number with a prefix and three digits.
 

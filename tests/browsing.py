@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import make_signal
 
-from separator.audio import AudioWriter
+from separator.audio.writer import AudioWriter
 from separator.zoo import downloads
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from separator.audio import AudioWriter, open_audio
+from separator.audio.reader import open_audio
+from separator.audio.writer import AudioWriter
 
 pytest.register_assert_rewrite(
     "browsing", "evaluation_runs", "gain_models", "metric_signals", "songsets", "training_runs"

@@ -31,7 +31,7 @@ RULES = {
     "ensemble": "errors words spectral stream zoo",
     "training": "errors files words heap resources schema spectral networks audio checkpoints zoo "
     "datasets stream synthesis",
-    "api": "errors words heap audio stream zoo ensemble",
+    "api": "errors words heap resources audio stream zoo ensemble",
     "batch": "errors files words version audio stream zoo ensemble api",
     "evaluation": "errors files words heap resources schema spectral audio datasets stream zoo "
     "ensemble api",

@@ -12,8 +12,9 @@ import pytest
 import soundfile
 from conftest import lag, make_signal, read_all
 
-from separator.audio import channel_pairs, open_audio, probe
 from separator.audio.headers import wav_samples
+from separator.audio.layout import channel_pairs
+from separator.audio.reader import open_audio, probe
 from separator.errors import AudioError
 
 RATE = 44100
@@ -371,7 +372,9 @@ def test_speakers_in_an_order_of_their_own(tmp_path):
     signal = make_signal(3 * RATE, channels=6)
     film = write_caf(tmp_path / "film.caf", 123, signal)
     code = (
-        "import gc, sys, numpy as np; from separator.audio import AudioWriter, open_audio\n"
+        "import gc, sys, numpy as np\n"
+        "from separator.audio.reader import open_audio\n"
+        "from separator.audio.writer import AudioWriter\n"
         "for name in ('wav', 'flac', 'm4a'):\n"
         "    with open_audio(sys.argv[1], start=1.25) as reader:\n"
         "        signal = np.concatenate(list(reader), axis=1)\n"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import make_signal
 
-from separator.audio import Resampler, resampled, resampled_length
+from separator.audio.resample import Resampler, resampled, resampled_length
 
 RATES = [(48000, 44100), (44100, 48000), (8000, 44100), (192000, 44100), (44100, 11025)]
 

@@ -11,7 +11,10 @@ import pytest
 from conftest import make_signal, read_all
 from test_audio_writer import disk_of, picture
 
-from separator.audio import AudioWriter, StemWriter, Tags, probe, read_tags
+from separator.audio.reader import probe
+from separator.audio.stems import StemWriter
+from separator.audio.tags import Tags, read_tags
+from separator.audio.writer import AudioWriter
 from separator.errors import AudioError, ConfigError
 from separator.files import remove_stale
 
@@ -190,7 +193,7 @@ def test_wrong_stems_and_shared_paths_are_refused(tmp_path):
 def test_a_killed_process_leaves_only_what_can_be_recognised(tmp_path):
     code = (
         "import sys, json, time, numpy as np; from pathlib import Path\n"
-        "from separator.audio import StemWriter\n"
+        "from separator.audio.stems import StemWriter\n"
         "paths = {k: Path(v) for k, v in json.loads(sys.argv[1]).items()}\n"
         "writer = StemWriter(paths, 44100, 2)\n"
         "writer.write({name: np.zeros((2, 5000), np.float32) for name in paths})\n"

@@ -9,16 +9,11 @@ import pytest
 import soundfile
 from conftest import lag, make_signal, read_all
 
-from separator.audio import (
-    AudioWriter,
-    Cover,
-    Tags,
-    check_output,
-    output_format,
-    probe,
-    read_tags,
-)
 from separator.audio.encoders import to_integers
+from separator.audio.formats import check_output, output_format
+from separator.audio.reader import probe
+from separator.audio.tags import Cover, Tags, read_tags
+from separator.audio.writer import AudioWriter
 from separator.errors import AudioError, ConfigError
 from separator.files import remove_stale, temporary_path
 

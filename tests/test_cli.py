@@ -402,3 +402,12 @@ def test_bars_and_a_table_on_a_terminal(cli):
     table = [line for line in text.splitlines() if line.startswith("│")]
     assert [line[2:10] for line in table[1:]] == ["a [bold]", "b       "]
     assert "out/b/bass.wav" not in text
+
+
+def test_help_lists_what_there_is(cli):
+    from separator.batch.leaderboard import LAYOUTS
+    from separator.evaluation.oracles import ORACLES
+
+    text = cli("evaluate", "--help").stdout + cli("evaluate", "leaderboard", "--help").stdout
+    for name in (*(oracle.rstrip("12") for oracle in ORACLES), *LAYOUTS):
+        assert name in text

@@ -3,7 +3,7 @@
 import pytest
 
 from separator.errors import ConfigError
-from separator.zoo.cards import Ensemble, read_card
+from separator.zoo.cards import Ensemble, leftover_name, read_card
 from separator.zoo.members import resolve
 from separator.zoo.writing import write_card
 
@@ -98,3 +98,19 @@ def test_cards_of_ensembles_survive_writing(zoo, tmp_path):
     (tmp_path / "copy").mkdir()
     again = read_card(write_card(card, tmp_path / "copy"))
     assert again.model_dump() == card.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("stems", "residual", "chosen", "name"),
+    [
+        (["vocals", "drums"], "accompaniment", ["drums", "vocals"], "accompaniment"),
+        (["vocals", "drums"], "accompaniment", ["drums"], "residual"),
+        (["vocals", "drums"], None, ["vocals", "drums"], "residual"),
+        (["Vocals", "drums"], "accompaniment", ["Vocals"], "instrumental"),
+        (["Vocals"], "karaoke", ["Vocals"], "karaoke"),
+    ],
+)
+def test_what_is_left_over_has_one_name(zoo, tmp_path, stems, residual, chosen, name):
+    zoo.ensemble("e", stems, ["a"], residual=residual)
+    card = read_card(tmp_path / "e.yaml")
+    assert leftover_name(card, chosen) == name

@@ -10,11 +10,11 @@ import yaml
 from separator.checkpoints.mdx_onnx import public_settings
 from separator.checkpoints.vocal_remover import public_settings as band_settings
 from separator.networks import build_network
-from separator.resources import data_folder
+from separator.resources import DEFAULT_MODEL, data_folder
 from separator.zoo.cards import Card, Ensemble
 from separator.zoo.load import load_network
 from separator.zoo.members import resolve
-from separator.zoo.search import DEFAULT_MODEL, find_card, list_cards
+from separator.zoo.search import find_card, list_cards
 
 
 @cache

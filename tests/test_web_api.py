@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from conftest import make_signal, read_all
 
-from separator.audio import AudioWriter, probe
+from separator.audio.reader import probe
+from separator.audio.writer import AudioWriter
 from separator.resources import data_folder
 
 RATE = 44100

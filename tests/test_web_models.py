@@ -10,7 +10,7 @@ from conftest import make_signal
 from test_foreign import hybrid, package
 from test_web_adding import write_sheet
 
-from separator.audio import AudioWriter
+from separator.audio.writer import AudioWriter
 
 pytest_plugins = ["browsing"]
 pytestmark = needs_chromium

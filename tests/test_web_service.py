@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import finished, make_signal, read_all
 
-from separator.audio import StemWriter
+from separator.audio.stems import StemWriter
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
 from separator.stream.progress import Progress
 from separator.web.jobs import Job, Queue

@@ -51,6 +51,9 @@ FORMATS: dict[str, Format] = {
     )
 }
 
+#: In bits, of any lossless format.
+BIT_DEPTHS = tuple(sorted({bits for format in FORMATS.values() for bits in format.codecs if bits}))
+
 _READABLE = """
     wav wave rf64 w64 bwf flac mp3 mp2 ogg oga opus m4a m4b mp4 aac alac aif aiff aifc caf au snd
     wma webm mka mkv mov avi m4v mpg mpeg 3gp ac3 eac3 dts ape wv tta ts flv ogv amr voc

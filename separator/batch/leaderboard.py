@@ -18,7 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from separator.audio import AudioInfo, is_audio_path, probe
+from separator.audio.formats import is_audio_path
+from separator.audio.info import AudioInfo
+from separator.audio.reader import probe
 from separator.batch.run import Existing, Job
 from separator.batch.tracks import Track
 from separator.errors import AudioError, ConfigError

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from separator.audio import AUDIO_EXTENSIONS, is_audio_path
+from separator.audio.formats import AUDIO_EXTENSIONS, is_audio_path
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from separator.stream.choices import DEVICES, PRECISIONS
+from separator.words import listed
+
 QUALITY, RUN = "Quality", "How it runs"
 
 Overlap = Annotated[
@@ -22,10 +25,8 @@ Shifts = Annotated[
         help="Average over so many placements of the segments, at most 32.", rich_help_panel=QUALITY
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN)]
-Precision = Annotated[
-    str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=RUN)
-]
+Device = Annotated[str, typer.Option(help=f"{listed([*DEVICES, 'cuda:N'])}.", rich_help_panel=RUN)]
+Precision = Annotated[str, typer.Option(help=f"{listed(PRECISIONS)}.", rich_help_panel=RUN)]
 BatchSize = Annotated[int, typer.Option(help="Segments at once.", rich_help_panel=RUN)]
 Jobs = Annotated[int, typer.Option(min=1, help="Songs side by side.", rich_help_panel=RUN)]
 Threads = Annotated[

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from separator.cli import values
+from separator.cli import common, values
 from separator.cli.console import line, message, show, table
 from separator.cli.models import chosen_card, fetch_weights
 from separator.errors import ConfigError
@@ -39,8 +39,8 @@ def fit(
     folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For the card; your own unless given.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    overlap: Annotated[float | None, typer.Option(help="As for `separator separate`.")] = None,
+    device: common.Device = "auto",
+    overlap: common.Overlap = None,
 ) -> None:
     """Find each member's weight in each stem by least squares, and write the card.
 

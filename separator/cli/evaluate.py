@@ -9,6 +9,7 @@ import typer
 from separator.cli import common, values
 from separator.cli.console import line, message, printable, show, table
 from separator.errors import ConfigError
+from separator.resources import DEFAULT_MODEL
 from separator.words import words
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def leaderboard(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the estimates.")
     ],
     layout: Annotated[str, typer.Option(help="mvsep or sdx.")] = "mvsep",
-    model: Annotated[str, typer.Option("--model", "-m", help="Name of a model.")] = "pocket",
+    model: Annotated[str, typer.Option("--model", "-m", help="Name of a model.")] = DEFAULT_MODEL,
     stems: Annotated[str | None, typer.Option(metavar="A,B", help="Only these stems.")] = None,
     check_only: Annotated[
         bool, typer.Option("--check", help="Only check files that are there.")

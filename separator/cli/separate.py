@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from separator.audio.formats import FORMATS, output_format
+from separator.audio.naming import DEFAULT_TEMPLATE, FIELDS
 from separator.cli import common, values
 from separator.cli.console import message
 from separator.errors import ConfigError
-from separator.words import seconds_of, words
+from separator.resources import DEFAULT_MODEL
+from separator.stream.choices import AUGMENTATIONS
+from separator.words import listed, seconds_of, words
 
 if TYPE_CHECKING:
     from separator.api import Separator
@@ -49,7 +53,7 @@ def separate(
     ],
     model: Annotated[
         str, typer.Option("--model", "-m", help="Name of a model; `separator models` lists them.")
-    ] = "pocket",
+    ] = DEFAULT_MODEL,
     stems: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Only these stems.", rich_help_panel=_WANTED),
@@ -74,7 +78,7 @@ def separate(
     ] = None,
     audio_format: Annotated[
         str,
-        typer.Option("--format", help="wav, flac, mp3, ogg, opus or m4a.", rich_help_panel=_WANTED),
+        typer.Option("--format", help=f"{listed(FORMATS)}.", rich_help_panel=_WANTED),
     ] = "wav",
     bit_depth: Annotated[
         int | None,
@@ -92,16 +96,17 @@ def separate(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Average over variants of the song: swap (of channels), polarity.",
+            help=f"Average over variants of the song: {', '.join(AUGMENTATIONS)}.",
             rich_help_panel=common.QUALITY,
         ),
     ] = None,
     template: Annotated[
         str,
         typer.Option(
-            help="Names of the files: {track}, {stem}, {ext}, {model}.", rich_help_panel=_FILES
+            help=f"Names of the files: {', '.join(f'{{{name}}}' for name in FIELDS)}.",
+            rich_help_panel=_FILES,
         ),
-    ] = "{track}/{stem}.{ext}",
+    ] = DEFAULT_TEMPLATE,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Make what is missing.", rich_help_panel=_FILES)
     ] = False,
@@ -134,13 +139,14 @@ def separate(
     from separator.batch.tracks import find_audio
     from separator.cli.display import Display, show_plan
     from separator.cli.models import chosen_card
+    from separator.zoo.cards import leftover_name
 
     card = chosen_card(model)
     chosen = words(stems) or card.stems
     options = Options(
         output=output,
         stems=chosen,
-        residual=_residual(residual, card, chosen),
+        residual=leftover_name(card, chosen) if residual == "" else residual,
         start=seconds_of(start, "--start") or 0.0,
         duration=seconds_of(duration, "--duration"),
         audio_format=audio_format.lower().removeprefix("."),
@@ -188,15 +194,6 @@ def _note_speed(card: "AnyCard", report: "Report") -> None:
         Speeds().note(card.name, longest.seconds, longest.duration)
 
 
-def _residual(given: str | None, card: "AnyCard", stems: Sequence[str]) -> str | None:
-    """Return the name of the residual: the given one, the model's own, or what fits."""
-    if given is None or given:
-        return given
-    if card.residual and set(stems) == set(card.stems):
-        return card.residual
-    return "instrumental" if {stem.lower() for stem in stems} == {"vocals"} else "residual"
-
-
 def _existing(skip: bool, overwrite: bool) -> Any:
     if skip and overwrite:
         raise ConfigError("--skip-existing and --overwrite exclude each other; choose one.")
@@ -205,7 +202,6 @@ def _existing(skip: bool, overwrite: bool) -> Any:
 
 def _check_options(inputs: Sequence[str], options: "Options", card: "AnyCard") -> None:
     """Refuse wrong wishes before any work is done."""
-    from separator.audio import output_format
     from separator.zoo.cards import output_names
 
     if not all(inputs):
@@ -235,7 +231,7 @@ def _check_settings(
 ) -> None:
     """Refuse what can be told before hundreds of megabytes are fetched for the model."""
     from separator.ensemble.assemble import Settings
-    from separator.stream.runner import AUGMENTATIONS, pick_device, pick_precision
+    from separator.stream.runner import pick_device, pick_precision
     from separator.zoo.members import resolve
 
     pick_precision(precision, pick_device(device))

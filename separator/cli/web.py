@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from separator.cli import common
 from separator.cli.console import line, message
 from separator.errors import ConfigError
 
@@ -19,7 +20,7 @@ def web_app(
         str | None,
         typer.Option(help="Ask for this name, and for the password in $SEPARATOR_PASSWORD."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: common.Device = "auto",
     max_minutes: Annotated[float, typer.Option(help="Longest song that is taken.")] = 60,
     max_megabytes: Annotated[float, typer.Option(help="Largest file that is taken.")] = 1000,
     keep_minutes: Annotated[

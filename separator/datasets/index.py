@@ -18,7 +18,8 @@ from typing import Any
 
 import soundfile
 
-from separator.audio import AudioInfo, open_audio
+from separator.audio.info import AudioInfo
+from separator.audio.reader import open_audio
 from separator.datasets.songs import Place
 from separator.errors import AudioError
 from separator.files import write_text

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from separator.audio import probe
+from separator.audio.reader import probe
 from separator.datasets import folders, metadata
 from separator.datasets.songs import Song
 from separator.errors import AudioError, ConfigError

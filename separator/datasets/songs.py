@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from separator.audio import is_audio_path
+from separator.audio.formats import is_audio_path
 from separator.datasets.problems import Problem
 from separator.datasets.splits import FOLDERS
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from separator.audio import open_audio
+from separator.audio.reader import open_audio
 from separator.errors import AudioError, ConfigError
 from separator.words import nearest
 

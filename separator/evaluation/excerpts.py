@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from separator.audio import AudioWriter, output_format
+from separator.audio.formats import output_format
+from separator.audio.writer import AudioWriter
 from separator.evaluation.methods import Song
 from separator.evaluation.results import EXCERPTS, Target, safe_name
 from separator.evaluation.scoring import Pairing

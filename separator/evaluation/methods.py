@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from separator.audio import open_audio
+from separator.audio.reader import open_audio
 from separator.datasets.songs import audio_in
 from separator.errors import AudioError, ConfigError
 from separator.evaluation.memory import Usage, measured

@@ -33,7 +33,8 @@ from separator.words import nearest
 
 ACCOMPANIMENT = "accompaniment"
 _SYNONYMS = ("accompaniment", "instrumental", "instrum", "inst", "no_vocals", "karaoke")
-_VOCALS, _OTHER, _REST = "vocals", "other", "rest"
+REST = "rest"
+_VOCALS, _OTHER = "vocals", "other"
 
 #: Metrics that come from BSSEval's frames: averaged over tracks by the median, as in museval.
 FRAME_BASED = frozenset(("csdr", "cisr", "csir", "csar"))
@@ -80,7 +81,7 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
     found = [estimates[name] for name in chosen]
     rest = {name: audio for name, audio in references.items() if name not in chosen}
     if rest:
-        several = ACCOMPANIMENT if chosen == [_VOCALS] else _REST
+        several = ACCOMPANIMENT if chosen == [_VOCALS] else REST
         chosen.append(several if len(rest) > 1 else next(iter(rest)))
         true.append(torch.stack(list(rest.values())).sum(0))
         found.append(song.mixture - torch.stack(found).sum(0))

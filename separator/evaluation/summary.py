@@ -29,7 +29,7 @@ from separator.evaluation.results import (
     safe_name,
     save_text,
 )
-from separator.evaluation.scoring import ACCOMPANIMENT, FRAME_BASED
+from separator.evaluation.scoring import ACCOMPANIMENT, FRAME_BASED, REST
 from separator.evaluation.statistics import (
     Average,
     Comparison,
@@ -93,7 +93,7 @@ class Summary:
     def stems(self) -> tuple[str, ...]:
         """All that were scored; those that a method left out come last."""
         names = dict.fromkeys(target.name for r in self.results for target in r.targets)
-        return tuple(sorted(names, key=lambda name: name in (ACCOMPANIMENT, "rest")))
+        return tuple(sorted(names, key=lambda name: name in (ACCOMPANIMENT, REST)))
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class Summary:
     def value(self, method: str, stem: str, metric: str) -> float:
         """Return the average over tracks, for `ALL` the mean over the stems of the data set."""
         if stem == ALL:
-            own = [name for name in self.stems if name not in (ACCOMPANIMENT, "rest")]
+            own = [name for name in self.stems if name not in (ACCOMPANIMENT, REST)]
             return plain.fmean([self.value(method, name, metric) for name in own or self.stems])
         return average(self.scores(method, stem, metric), average_of(metric))
 

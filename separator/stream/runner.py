@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import ConfigError, ModelError
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-AUGMENTATIONS = ("swap", "polarity")
+from separator.stream.choices import AUGMENTATIONS, DEVICES, PRECISIONS
 
 
 @dataclass

@@ -9,13 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from separator.errors import ModelError
-from separator.resources import data_folder, user_folder
+from separator.resources import DEFAULT_MODEL, data_folder, user_folder
 from separator.words import megabytes, nearest
 from separator.zoo.cards import AnyCard, Card, Ensemble
 from separator.zoo.describe import best_score, is_here, models_of, place, size_of
 from separator.zoo.downloads import Progress
 from separator.zoo.members import usable_cards
-from separator.zoo.search import DEFAULT_MODEL
 from separator.zoo.weights import download, is_available, is_offline, local_path
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from separator.audio import probe
+from separator.audio.reader import probe
 from separator.errors import AudioError, ConfigError
 from separator.web.jobs import Job
 from separator.web.overview import Block

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from separator.api import Result
-from separator.audio import probe
+from separator.audio.formats import output_format
 from separator.audio.info import AudioInfo
+from separator.audio.reader import probe
 from separator.ensemble.assemble import Settings as RunSettings
 from separator.errors import AudioError, ConfigError
 from separator.resources import data_folder
@@ -32,8 +33,6 @@ from separator.zoo.cards import AnyCard, output_names
 from separator.zoo.describe import models_of, size_of
 from separator.zoo.speeds import Speeds
 
-FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
-BIT_DEPTHS = (16, 24, 32)
 _SWEEP_SECONDS = 30.0
 _QUOTED_PATH = re.compile(r"'(?:/|[A-Za-z]:\\)[^']*'")
 
@@ -129,9 +128,7 @@ class Service:
         )
         card = self.catalog.find(request.model)
         output_names(card.name, card.stems, request.stems or None, request.residual or None)
-        if request.audio_format not in FORMATS:
-            allowed = ", ".join(FORMATS)
-            raise ConfigError(f"Unknown format '{request.audio_format}'; allowed: {allowed}.")
+        output_format(request.audio_format)
         asked = RunSettings(overlap=request.overlap, shifts=request.shifts)
         asked.check(models_of(card))
         self.check_source(request)

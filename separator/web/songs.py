@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from separator.audio import StemWriter, open_audio, resampled
-from separator.audio.reader import rechunk
+from separator.audio.reader import open_audio, rechunk
+from separator.audio.resample import resampled
+from separator.audio.stems import StemWriter
 from separator.errors import AudioError
 from separator.files import whole_file
 from separator.web.overview import BANDS, Block, Overview, overview

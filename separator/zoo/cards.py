@@ -357,6 +357,16 @@ def read_card(path: Path) -> AnyCard:
     return card
 
 
+def leftover_name(card: AnyCard, stems: Sequence[str]) -> str:
+    """Name what chosen stems leave of the mixture: the card's word, or what people call it.
+
+    What all of its stems leave may have a name in the card; what vocals leave is the instrumental.
+    """
+    if card.residual and set(stems) == set(card.stems):
+        return card.residual
+    return "instrumental" if {stem.lower() for stem in stems} == {"vocals"} else "residual"
+
+
 def output_names(
     model: str, known: Sequence[str], stems: Sequence[str] | None, residual: str | None
 ) -> tuple[str, ...]:

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from separator.errors import ModelError
+from separator.resources import DEFAULT_MODEL
 from separator.words import nearest
 from separator.zoo.cards import AnyCard
 from separator.zoo.describe import is_here
 from separator.zoo.members import usable_cards
-from separator.zoo.search import ALIASES, DEFAULT_MODEL
+from separator.zoo.search import ALIASES
 from separator.zoo.speeds import Speeds, work
 
 #: Definition and data set of scores, those that most models have first; "author" compares nothing.

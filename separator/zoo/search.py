@@ -13,7 +13,6 @@ from separator.resources import data_folder, user_folder
 from separator.words import nearest
 from separator.zoo.cards import AnyCard, read_card
 
-DEFAULT_MODEL = "pocket"
 #: Words before the colon of an alias, and what each promises; see `separator.zoo.recommend`.
 ALIASES = {
     "best": "highest published score",

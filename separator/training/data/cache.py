@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from separator.audio import resampled
+from separator.audio.resample import resampled
 from separator.datasets import AudioFile, Track
 from separator.datasets.problems import Problem, unreadable
 from separator.errors import AudioError, ConfigError

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from separator.audio import resampled
+from separator.audio.resample import resampled
 from separator.errors import ConfigError
 from separator.schema import Count, Strict
 from separator.synthesis import SAMPLE_RATE, STEMS, Palette, render_song

@@ -10,12 +10,14 @@ from typing import Any
 
 import gradio as gr
 
+from separator.audio.formats import BIT_DEPTHS, FORMATS
 from separator.ensemble.assemble import MOST
 from separator.errors import ConfigError
+from separator.stream.choices import PRECISIONS
 from separator.web import view
 from separator.web.catalog import in_short, summary
 from separator.web.jobs import Job, Queue
-from separator.web.service import BIT_DEPTHS, FORMATS, Request, Service
+from separator.web.service import Request, Service
 from separator.words import seconds_of
 
 SAME = "as the song"
@@ -130,7 +132,7 @@ class Advanced:
             depths = [(SAME, 0), *((f"{n} bit", n) for n in BIT_DEPTHS)]
             self.depth = gr.Dropdown(depths, value=0, label="Bit depth (wav, flac)")
             self.precision = gr.Dropdown(
-                ["auto", "float32", "bfloat16"],
+                list(PRECISIONS),
                 value="auto",
                 label="Precision",
                 elem_id=f"{prefix}precision",
@@ -160,7 +162,7 @@ class Advanced:
         audio_format: str, depth: int, precision: str, overlap: float, shifts: float
     ) -> dict[str, Any]:
         """Turn the values of `inputs` into fields of a `Request`."""
-        lossless = audio_format in ("wav", "flac")
+        lossless = FORMATS[audio_format].lossless
         return {
             "audio_format": audio_format,
             "bit_depth": int(depth) if depth and lossless else None,

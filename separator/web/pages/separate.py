@@ -25,11 +25,12 @@ from separator.web.pages.common import (
     watch,
 )
 from separator.web.service import Service
+from separator.zoo.cards import leftover_name
 
 _WELCOME = """
 <div class="sep-welcome">
 <h2>Drop a song, get its stems</h2>
-<ol><li>Choose a file (wav, flac, mp3, m4a, ogg, opus, a video), or record one. Several go to
+<ol><li>Choose a file (of any audio format, or a video), or record one. Several go to
 the tab Batch.</li>
 <li>Press <b>Separate</b>. Nothing leaves the computer that this page comes from.</li>
 <li>Play the stems here: solo, mute, loop, compare, download.</li></ol></div>
@@ -103,7 +104,7 @@ def build(service: Service) -> Page:
                     songs[0],
                     model=model,
                     stems=() if everything else tuple(wanted),
-                    residual=_residual(service, model, wanted) if rest else "",
+                    residual=leftover_name(service.catalog.find(model), wanted) if rest else "",
                     start=first,
                     duration=duration,
                     **Advanced.read(*options),
@@ -141,12 +142,3 @@ def build(service: Service) -> Page:
         once_over(event, run, cancel)
     cancel.click(stop, **QUICK)
     return Page(song, {model_choice: lambda: gr.Radio(choices=model_cards(service))})
-
-
-def _residual(service: Service, model: str, wanted: list[str]) -> str:
-    """Name what is left over: the model's word, or what everybody calls it."""
-    card = service.catalog.find(model)
-    if wanted == ["vocals"]:
-        return "instrumental"
-    name = card.residual or "rest"
-    return name if name not in wanted else "rest"
