@@ -15,9 +15,10 @@ from separator.zoo import downloads
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="the program chromium is not installed"
-)
+needs_chromium = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="the program chromium is not installed"),
+]
 
 RATE = 44100
 PATIENCE = 180_000  # milliseconds; only a machine that does much else needs them

@@ -133,6 +133,7 @@ def batch(cli):
     return broken, odd, truncated, done, {entry["source"]: entry for entry in files}
 
 
+@pytest.mark.slow
 def test_a_batch_of_bad_inputs(batch):
     broken, odd, truncated, done, report = batch
     assert done.returncode == 1
@@ -166,6 +167,7 @@ def test_a_batch_of_bad_inputs(batch):
     assert not [path for path in outputs() if Path(path).name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_cannot_be_written(cli):
     write("song.wav", music(0.1))
     Path("out").mkdir(mode=0o500)
@@ -180,6 +182,7 @@ def small_and_big() -> None:
     write("small.wav", music(0.05))
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_only_what_does_not_fit(cli):
     """A limit on the size of files stands for the disk's."""
     small_and_big()
@@ -196,6 +199,7 @@ def test_a_full_disk_costs_only_what_does_not_fit(cli):
     assert len(outputs()) == 4
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(cli):
     small_and_big()
     Path("out").mkdir()

@@ -240,7 +240,7 @@ def test_events_tell_begin_progress_and_end(folder):
 
 def test_files_are_worked_on_side_by_side(folder):
     touch("a.mp3", "b.mp3")
-    both = threading.Barrier(2, timeout=10)  # passes only if two are at work at once
+    both = threading.Barrier(2, timeout=300)  # passes only if two are at work at once
     report = separated(
         "a.mp3", "b.mp3", workers=2, on_event=lambda event: event.progress and both.wait()
     )

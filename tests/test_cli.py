@@ -95,6 +95,7 @@ def test_templates_formats_and_settings(cli):
     assert files() == ["tiny/song - bass.ogg"]
 
 
+@pytest.mark.slow
 def test_names_that_the_console_lacks_lose_nothing(tiny_models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("日本.wav")
@@ -342,10 +343,11 @@ def test_the_public_names():
 
 
 def begin(*words: str) -> subprocess.Popen[str]:
-    """Start a separation that takes long, and wait until its second song is at work."""
+    """Start a separation that takes minutes, and wait until its second song is at work."""
     write("in/a.wav")
     write("in/b.wav", seconds=120)
-    command = [*COMMAND, "separate", "in", "-o", "out", "-m", "tiny", "--stems", "bass", *words]
+    command = [*COMMAND, "separate", "in", "-o", "out", "-m", "tiny", "--stems", "bass"]
+    command += ["--shifts", "32", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not list(Path("out/b").glob(".*")):
@@ -356,6 +358,7 @@ def begin(*words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_stopping_leaves_whole_files_only(cli, number):
     process = begin("--report", "report.json")
     process.send_signal(number)
@@ -368,6 +371,7 @@ def test_stopping_leaves_whole_files_only(cli, number):
     assert statuses == ["done", "cancelled"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up_again(cli):
     process = begin()
     process.kill()
@@ -382,6 +386,7 @@ def test_a_killed_run_is_taken_up_again(cli):
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@pytest.mark.slow
 def test_bars_and_a_table_on_a_terminal(cli):
     write("in/a [bold].wav", seconds=2)
     write("in/b.wav")

@@ -40,6 +40,7 @@ def test_a_process_ends_with_its_parent(monkeypatch):
     assert ended == [(os.getpid(), signal.SIGTERM)]
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_scores(dataset, tmp_path):
     methods = tuple(choose_oracles(["mixture", "icm"]))
     found = []

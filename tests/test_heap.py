@@ -7,8 +7,9 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource, threading
+import ctypes, resource, threading
 from separator import heap
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KiB
 keep = "{keep}"
 if keep:
     assert getattr(heap, keep)()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from separator.datasets import open_dataset
@@ -22,6 +23,7 @@ def make(folder: Path, *options: str) -> list[str]:
     return sorted(line.split()[-1] for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_songs_are_whole_made_once_and_read_as_musdb18_hq(tmp_path):
     assert make(tmp_path / "a") == ["0000000", "1000000"]
     song = tmp_path / "a/train/0000000"

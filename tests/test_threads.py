@@ -1,5 +1,5 @@
+import itertools
 import threading
-import time
 
 import pytest
 
@@ -24,18 +24,19 @@ def test_error_comes_after_the_items_before_it():
 
 
 def test_source_works_ahead_but_not_far():
-    made = 0
+    ahead, too_far = threading.Event(), threading.Event()
 
     def source():
-        nonlocal made
-        while True:
-            made += 1
+        for made in itertools.count(1):
+            for event, count in ((ahead, 5), (too_far, 7)):
+                if made == count:
+                    event.set()
             yield made
 
     stream = prefetch(source(), depth=4)
-    next(stream)
-    time.sleep(0.3)
-    assert 4 <= made <= 7
+    assert next(stream) == 1
+    assert ahead.wait(300)  # four lie ready
+    assert not too_far.wait(0.1)  # a fifth in hand, no more
     stream.close()
 
 

@@ -204,6 +204,7 @@ def test_seeds_differ():
     assert not torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(tmp_path):
     options = folder_options(write_songs(tmp_path / "songs"), steps_per_epoch=3)
     alone = list(stream(options))

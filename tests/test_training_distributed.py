@@ -93,6 +93,7 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(runs, strategy):
     """Also over an interruption, with clipped gradients and an average that follows."""
     one = read_checkpoint(runs / "one/last.ckpt")
@@ -109,6 +110,7 @@ def test_two_processes_learn_what_one_learns(runs, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.slow
 def test_both_measure_all_tracks(runs, strategy):
     """Three tracks for two processes: the mean is over all of them."""
     scores = [
@@ -118,6 +120,7 @@ def test_both_measure_all_tracks(runs, strategy):
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_a_sharded_run_exports_and_goes_on_alone(runs, tmp_path):
     """Its checkpoint is whole: one process resumes from it, and it becomes a model."""
     alone = resolve(plan(runs, steps=5), "alone")

@@ -83,6 +83,7 @@ def test_workers_outlive_the_signal_that_everybody_gets(number):
             signal.signal(each, handler)
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_run(tmp_path, monkeypatch):
     """Python's end would wait for those that are left, which ignore its signal."""
     before = multiprocessing.active_children()  # of other tests

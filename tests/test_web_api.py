@@ -56,7 +56,7 @@ def call(server, endpoint: str, *values: object) -> tuple[str, object]:
     """Call an endpoint as any program could; return the event and its data."""
     address = f"{server.url}gradio_api/call/{endpoint}"
     event = httpx.post(address, json={"data": list(values)}).json()["event_id"]
-    answer = httpx.get(f"{address}/{event}", timeout=120).text
+    answer = httpx.get(f"{address}/{event}", timeout=300).text
     name, data = re.findall(r"event: (\w+)\ndata: (.*)", answer)[-1]
     return name, json.loads(data)
 
@@ -179,13 +179,14 @@ def test_songs_of_the_page_are_not_served_as_files(server, clip):
     from separator.web.service import Request
 
     job = server.service.submit(Request(clip, "tiny"), "somebody/separate")
-    assert job.ended.wait(120)
+    assert job.ended.wait(300)
     track = job.result.tracks[1].path
     for address in (str(track), f"{server.service.uploads}/../songs/{track.parent.name}/01.wav"):
         assert httpx.get(f"{server.url}gradio_api/file={quote(address)}").status_code == 403
     assert httpx.get(f"{server.url}stems/{job.result.token}/track/1").status_code == 200
 
 
+@pytest.mark.slow
 def test_the_program_serves_and_cleans_up_when_it_is_stopped(tiny_models, tmp_path):
     root = README.parent
     command = [sys.executable, str(root / "app.py"), "--port", "0", "--device", "cpu"]
@@ -197,11 +198,11 @@ def test_the_program_serves_and_cleans_up_when_it_is_stopped(tiny_models, tmp_pa
     }
     program = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
     try:
-        page = httpx.get(program.stdout.readline().strip(), timeout=120)
+        page = httpx.get(program.stdout.readline().strip(), timeout=300)
         assert page.status_code == 200 and "Separator" in page.text
         assert list(tmp_path.glob("separator-web-*"))
         program.terminate()
-        assert program.wait(120) == 130
+        assert program.wait(300) == 130
     finally:
         program.kill()
         program.communicate()

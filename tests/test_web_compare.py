@@ -143,7 +143,7 @@ def test_the_order_of_loading_does_not_tell_which_is_which(service, song, monkey
 
 def test_uploads_that_are_deleted_while_their_job_waits_are_compared(service, song):
     gate = threading.Event()
-    service.queue.submit(Job("before", "somebody/", lambda job: gate.wait(60)))
+    service.queue.submit(Job("before", "somebody/", lambda job: gate.wait(300)))
     files = [song("a.wav"), song("vocals.wav")]
     job = compare.submit(service, Request(files[0], "tiny"), ("tiny", "twin"), files[1:], "me/")
     for file in files:

@@ -29,7 +29,7 @@ def test_jobs_run_in_order_and_none_is_lost(queue):
 
 def test_a_waiting_job_knows_its_place_and_leaves_when_cancelled(queue):
     gate = threading.Event()
-    first = queue.submit(Job("first", "me", lambda job: gate.wait(10)))
+    first = queue.submit(Job("first", "me", lambda job: gate.wait(300)))
     others = [queue.submit(Job(name, "me", lambda job: None)) for name in "abc"]
     assert [queue.place(job) for job in others] == [1, 2, 3]
     queue.cancel(others[0])
@@ -43,7 +43,7 @@ def test_a_waiting_job_knows_its_place_and_leaves_when_cancelled(queue):
 def test_a_full_queue_refuses_and_goes_on():
     queue = Queue(max_waiting=1)
     gate = threading.Event()
-    running = queue.submit(Job("running", "me", lambda job: gate.wait(10)))
+    running = queue.submit(Job("running", "me", lambda job: gate.wait(300)))
     waiting = queue.submit(Job("waiting", "me", lambda job: None))
     with pytest.raises(ConfigError, match="Try again"):
         queue.submit(Job("refused", "me", lambda job: None))
@@ -54,7 +54,7 @@ def test_a_full_queue_refuses_and_goes_on():
 
 def test_cancelling_one_owner_leaves_the_others_alone(queue):
     gate = threading.Event()
-    queue.submit(Job("running", "x/page", lambda job: gate.wait(10)))
+    queue.submit(Job("running", "x/page", lambda job: gate.wait(300)))
     mine = queue.submit(Job("mine", "me/page", lambda job: None))
     other = queue.submit(Job("other", "you/page", lambda job: None))
     queue.cancel_all("me/")
