@@ -301,10 +301,13 @@ def test_info_names_what_is_here_and_what_is_missing(cli, monkeypatch):
 
 ROOT = Path(separator.__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-CARDS = (ROOT / "models/README.md").read_text(encoding="utf-8")
+ROOMS = "\n".join(
+    (ROOT / room / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    for room in ("models", "configs", "scripts", "separator")
+)
 COMMANDS = re.findall(r"^separator ((?:separate|models|info)\b.*)", README, re.MULTILINE)
 LONG_COMMANDS = re.findall(
-    r"^(?:\$ |torchrun .*-m )?separator ([a-z]+ .*)", README + CARDS, re.MULTILINE
+    r"^(?:\$ |torchrun .*-m )?separator ([a-z]+ .*)", README + ROOMS, re.MULTILINE
 )
 
 
