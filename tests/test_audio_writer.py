@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from conftest import lag, make_signal, read_all
 
+from separator.audio import ogg
 from separator.audio.encoders import to_integers
 from separator.audio.formats import check_output, output_format
 from separator.audio.reader import probe
@@ -263,6 +264,28 @@ def test_tags_come_back_and_the_audio_is_untouched(song, name):
     assert read_tags(plain) == Tags()
     assert read_tags(tagged) == Tags(fields, picture())
     np.testing.assert_array_equal(read_all(tagged), read_all(plain))
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_the_same_music_gives_the_same_bytes(song, name):
+    tags = Tags({"title": ["Song"]}, picture())
+    signal = make_signal(3 * 48000, 48000)
+    first = song(f"first.{name}", signal, 48000, tags=tags).read_bytes()
+    again = song(f"again.{name}", signal, 48000, tags=tags).read_bytes()
+    assert first == again
+
+
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_ogg_streams_of_other_music_have_other_serial_numbers(song, name):
+    paths = [song(f"{level}.{name}", make_signal(RATE) * level) for level in (0.5, 1)]
+    with paths[0].open("rb") as one, paths[1].open("rb") as other:
+        serials = [{page.serial for page in ogg.pages(file)} for file in (one, other)]
+    assert [len(found) for found in serials] == [1, 1]
+    assert serials[0] != serials[1]
+    chain = paths[0].with_name(f"chain.{name}")
+    chain.write_bytes(b"".join(path.read_bytes() for path in paths))
+    whole = np.concatenate([read_all(path) for path in paths], axis=1)
+    assert read_all(chain).shape == whole.shape
 
 
 @pytest.mark.parametrize("name", ["wav", "flac", "m4a"])

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from separator.audio import ogg
 from separator.audio.formats import Format
 from separator.audio.layout import WAVE_ORDER, Layout, default_layout
 from separator.audio.resample import Resampler
@@ -149,6 +150,8 @@ class FFmpegEncoder:
         self._sink.check()
         if self._format.name == "mp3":
             state_mp3_padding(self._file, self._written)
+        elif self._format.container == "ogg":
+            ogg.settle_serial(self._file)
 
     def abandon(self) -> None:
         """Let go of the file without writing to it."""
@@ -183,9 +186,9 @@ class VorbisEncoder:
     _SLICE = 4096  # libsndfile keeps a whole write on the stack; a long one would overflow it
 
     def __init__(self, file: BinaryIO, sample_rate: int, channels: int, kbps: int):
-        self._sink = Sink(file)
+        self._file, self._sink = file, Sink(file)
         quality = float(np.interp(kbps * 2 / channels, self._KBPS, np.linspace(0, 1, 11)))
-        self._file = soundfile.SoundFile(
+        self._encoder = soundfile.SoundFile(
             self._sink, "w", sample_rate, channels, "VORBIS", format="OGG",
             compression_level=1 - quality,
         )  # fmt: skip
@@ -193,18 +196,19 @@ class VorbisEncoder:
     def write(self, block: Block) -> None:
         """Encode (channels, time)."""
         for begin in range(0, block.shape[1], self._SLICE):
-            self._file.write(block[:, begin : begin + self._SLICE].T)
+            self._encoder.write(block[:, begin : begin + self._SLICE].T)
             self._sink.check()
 
     def finish(self) -> None:
         """Write what is left."""
-        self._file.close()
+        self._encoder.close()
         self._sink.check()
+        ogg.settle_serial(self._file)
 
     def abandon(self) -> None:
         """Let go of the file without writing to it."""
         self._sink.mute()
-        self._file.close()
+        self._encoder.close()
 
 
 def to_integers(block: Block, bits: int) -> npt.NDArray[np.int32]:

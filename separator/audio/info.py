@@ -1,5 +1,7 @@
 """What a file says about itself, and how much of it is really there."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +12,8 @@ from separator.audio.layout import Layout
 class AudioInfo:
     """One audio stream of a file, as its headers describe it.
 
-    `samples` is `None` where the container doesn't state an exact length (mp3 without a Xing
-    header, webm, wma, raw AAC); `duration` (seconds) may still be known roughly.
+    `samples` is `None` where the container doesn't count them (mp3 without a Xing header, webm,
+    wma, raw AAC, WAV from a pipe); `duration` (seconds) may still be known roughly.
     `bit_depth` is 16, 24 or 32 for lossless sources (the smallest that holds them), else `None`.
     """
 
@@ -27,6 +29,11 @@ class AudioInfo:
     layout: Layout | None
     streams: int
 
+    @property
+    def tolerance(self) -> int:
+        """Samples by which encoders of lossy formats disagree about the end: a frame or two."""
+        return 0 if self.bit_depth else round(0.1 * self.sample_rate)
+
 
 @dataclass(frozen=True)
 class Truncation:
@@ -40,7 +47,7 @@ class Truncation:
 def truncation(
     info: AudioInfo, decoded: int, *, damaged: int = 0, ended: bool = True
 ) -> Truncation | None:
-    """Compare the samples decoded with those declared.
+    """Compare the samples decoded with those declared; what is estimated proves nothing.
 
     Args:
         info: What the header says.
@@ -48,19 +55,15 @@ def truncation(
         damaged: Number of parts that the codec refused.
         ended: Whether the container's end mark was found (where there is one).
     """
-    # Encoders of lossy formats disagree about a frame or two at the end.
-    tolerance = 0 if info.bit_depth else round(0.1 * info.sample_rate)
     seconds = decoded / info.sample_rate
-    if info.samples is not None and decoded >= info.samples - tolerance:
+    if info.samples is not None and decoded >= info.samples - info.tolerance:
         return None
     if info.samples is not None:
         whole = info.samples / info.sample_rate
         places = 1 if whole - seconds > 0.1 else 4
         message = f"only {seconds:.{places}f} s of {whole:.{places}f} s can be decoded"
         return Truncation(info.samples, decoded, message)
-    if info.streams == 1 and (info.duration or 0) > seconds + 1:
-        message = f"only {seconds:.1f} s of about {info.duration:.1f} s can be decoded"
-    elif not ended:
+    if not ended:
         message = f"is cut off after {seconds:.1f} s; it doesn't say how much is missing"
     elif damaged:
         message = f"has damaged parts that were skipped ({damaged}); {seconds:.1f} s remain"

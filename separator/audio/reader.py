@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 
@@ -11,15 +12,18 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
-from separator.audio import headers
+from separator.audio import ogg, opinion
 from separator.audio.decoders import Decoder, open_decoder
 from separator.audio.info import AudioInfo, Truncation, truncation
 from separator.errors import AudioError
 
 Block = npt.NDArray[np.float32]
 
+# Below, no music is left, and a file of kilobytes would last for hours.
+_RATES = range(1_000, 10_000_001)
 
-def probe(path: str | Path, *, stream: int = 0) -> AudioInfo:
+
+def probe(path: str | Path, *, stream: int | None = None) -> AudioInfo:
     """Return what a file's headers say, without decoding it.
 
     Raises:
@@ -30,13 +34,18 @@ def probe(path: str | Path, *, stream: int = 0) -> AudioInfo:
 
 
 def open_audio(
-    path: str | Path, *, stream: int = 0, start: float = 0.0, duration: float | None = None
+    path: str | Path,
+    *,
+    stream: int | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
 ) -> AudioReader:
     """Open an audio or video file for reading in blocks.
 
     Args:
         path: Any file with sound in it.
-        stream: Which audio stream, counted from 0 (`.stem.mp4` files have five).
+        stream: Which audio stream, counted from 0 (`.stem.mp4` files have five); the first that
+            can be decoded where absent.
         start: Seconds skipped, to the nearest sample.
         duration: Seconds read at most; to the end where absent.
 
@@ -53,7 +62,7 @@ class AudioReader:
     `samples_read` is the true one, and `truncation` says whether the file ended early.
     """
 
-    def __init__(self, path: Path, stream: int, start: float, duration: float | None):
+    def __init__(self, path: Path, stream: int | None, start: float, duration: float | None):
         self.samples_read = 0
         self.truncation: Truncation | None = None
         if not (math.isfinite(start) and start >= 0):
@@ -64,6 +73,13 @@ class AudioReader:
         self._decoder: Decoder = open_decoder(path, stream)
         self.info = self._decoder.info
         self.sample_rate, self.channels = self.info.sample_rate, self.info.channels
+        self._is_default = stream in (None, 0)
+        if self.sample_rate not in _RATES:
+            self.close()
+            raise AudioError(
+                f"'{path}' has {self.sample_rate} samples per second; allowed: {_RATES.start} to "
+                f"{_RATES.stop - 1}. Convert it first."
+            )
         self._first = round(start * self.sample_rate)
         self._wanted = None if duration is None else max(1, round(duration * self.sample_rate))
         self.samples = self._expected()
@@ -76,6 +92,11 @@ class AudioReader:
         if declared is None:
             return None
         return max(0, min(declared - self._first, self._wanted or declared))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of what was read so far."""
+        return tuple(self._decoder.notes)
 
     def __enter__(self) -> AudioReader:
         return self
@@ -114,24 +135,52 @@ class AudioReader:
         limits = [self._first + self._wanted] if self._wanted else []
         limits += [self._decoder.limit] if self._decoder.limit else []
         end = min(limits, default=None)
-        for block in self._decoded():
-            begin = max(0, self._first - position)
-            stop = block.shape[1] if end is None else end - position
-            if block[:, begin:stop].shape[1]:
-                yield block[:, begin:stop]
-            position += block.shape[1]
-            if end is not None and position >= end:
-                return
-        ended = self.info.container != "ogg" or headers.ogg_ended(self.info.path)
+        for source in (self._decoded, self._second_opinion):
+            for block in source(position):
+                begin = max(0, self._first - position)
+                stop = block.shape[1] if end is None else end - position
+                if block[:, begin:stop].shape[1]:
+                    yield block[:, begin:stop]
+                position += block.shape[1]
+                if end is not None and position >= end:
+                    return
+        ended = self.info.container != "ogg" or ogg.has_ended(self.info.path)
         self.truncation = truncation(
             self.info, position, damaged=self._decoder.damaged, ended=ended
         )
 
-    def _decoded(self) -> Iterator[Block]:
+    def _decoded(self, _: int) -> Iterator[Block]:
         try:
             yield from self._decoder
         except (OSError, av.error.FFmpegError) as error:
-            raise AudioError(f"'{self.info.path}' can't be read: {error}.") from error
+            reason = (error.strerror or str(error)).lower()
+            raise AudioError(f"'{self.info.path}' can't be read: {reason}.") from error
+
+    def _second_opinion(self, decoded: int) -> Iterator[Block]:
+        """Ask the other decoder where the header counts other samples than were decoded.
+
+        Yields what the other one has beyond them, where both give the same music.
+
+        Raises:
+            AudioError: There is more than the header counts, and the other decoder gives something
+                else.
+        """
+        path, declared = self.info.path, self.info.samples
+        known = declared is not None and self._is_default and not self._decoder.damaged
+        if declared is None or not known or abs(decoded - declared) <= self.info.tolerance:
+            return
+        with ExitStack() as files:
+            one = files.enter_context(closing(open_decoder(path)))
+            if (other := opinion.other_decoder(one, path)) is None:
+                return
+            second = opinion.compare(one, files.enter_context(closing(other)))
+        if second.agrees and second.samples > decoded:
+            yield from opinion.rest(path, self._decoder, decoded)
+        elif decoded > declared and not second.agrees:
+            raise AudioError(
+                f"'{path}' counts {declared} samples and gives {decoded}; two decoders disagree "
+                "about what they are. Convert it to wav first."
+            )
 
     def _check_finite(self, block: Block) -> None:
         finite = np.isfinite(block)
