@@ -22,7 +22,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a hidden path to write to; it becomes `path` at the end, or is removed if that fails.
 
     The hidden name ends in `.part`, so that nobody who looks for files of a kind takes it for one.
+    A link stays, and the file that it leads to is replaced. What is no regular file (a device, a
+    pipe) is itself written to.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        yield path
+        return
     part = temporary_path(path.with_name(f"{path.name}.part"))
     try:
         yield part

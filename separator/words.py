@@ -32,6 +32,17 @@ def seconds_of(text: str | None, name: str) -> float | None:
     return math.fsum(part * 60**power for power, part in enumerate(reversed(parts)))
 
 
+def clock(seconds: float) -> str:
+    """Write a time as a clock does.
+
+    >>> clock(43.2), clock(3725)
+    ('0:43', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the nearest known word, or nothing.
 

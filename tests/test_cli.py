@@ -386,36 +386,3 @@ def test_a_killed_run_is_taken_up_again(cli):
     separate(cli, "in", "--stems", "bass", "--skip-existing", "--duration", "0.2")
     assert files() == ["a/bass.wav", "b/bass.wav"]
     assert Path("out/a/bass.wav").stat().st_mtime_ns == before
-
-
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
-@pytest.mark.slow
-def test_bars_and_a_table_on_a_terminal(cli):
-    write("in/a [bold].wav", seconds=2)
-    write("in/b.wav")
-    ours, theirs = os.openpty()
-    command = [*COMMAND, "separate", "in", "-o", "out", "-m", "tiny", "--stems", "bass"]
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # Linux says so when the other end has closed
-        pass
-    os.close(ours)
-    assert process.wait(timeout=300) == 0
-    text = shown.decode()
-    assert "of 2 files" in text
-    table = [line for line in text.splitlines() if line.startswith("│")]
-    assert [line[2:10] for line in table[1:]] == ["a [bold]", "b       "]
-    assert "out/b/bass.wav" not in text
-
-
-def test_help_lists_what_there_is(cli):
-    from separator.batch.leaderboard import LAYOUTS
-    from separator.evaluation.oracles import ORACLES
-
-    text = cli("evaluate", "--help").stdout + cli("evaluate", "leaderboard", "--help").stdout
-    for name in (*(oracle.rstrip("12") for oracle in ORACLES), *LAYOUTS):
-        assert name in text

@@ -122,6 +122,10 @@ class Report:
             "files": [_as_dict(outcome) for outcome in self.outcomes],
         }
 
+    def as_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.as_dict(), indent=2, default=str)
+
     def write(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all.
 
@@ -129,7 +133,7 @@ class Report:
             ConfigError: The file can't be written.
         """
         try:
-            write_text(path, json.dumps(self.as_dict(), indent=2, default=str))
+            write_text(path, self.as_json())
         except OSError as error:
             raise ConfigError(f"Can't write the report '{path}': {error.strerror}.") from error
 

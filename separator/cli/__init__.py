@@ -4,9 +4,7 @@ Results go to stdout, messages to stderr. Exit codes: 0 all done, 1 something fa
 130 interrupted. What a command needs is imported inside it, so that `--help` answers at once.
 """
 
-import os
 import sys
-from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -14,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from separator.cli import ensemble, evaluate, info, models, separate, train, web
-from separator.cli.console import error, message
+from separator.cli.console import error, line, message, open_closed_streams
 from separator.errors import Cancelled, ConfigError, SeparatorError
 from separator.version import __version__
 
@@ -54,7 +52,7 @@ app.command("app")(web.web_app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"separator {__version__}")
+        line(f"separator {__version__}")
         raise typer.Exit
 
 
@@ -69,6 +67,7 @@ def common(
 
 def main() -> None:
     """Run the program."""
+    open_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         # names of files may hold any bytes, and characters that the console doesn't know
@@ -76,6 +75,4 @@ def main() -> None:
     try:
         app()
     except BrokenPipeError:  # the reader of our output has gone, as in `separator models | head`
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

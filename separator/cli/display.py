@@ -1,33 +1,58 @@
-"""Show a batch: bars on a terminal, else lines; a table at the end, else the files written."""
+"""A batch as people see it: bars on a terminal, else lines; at the end, what failed and why.
+
+On a terminal, the songs of a small batch end in a table, those of a large one in their number;
+elsewhere, each file that is written makes a line of stdout.
+"""
+
+from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from separator.api import Result
 from separator.batch.run import Event, Job, Outcome, Report
 from separator.cli.console import console, line, message, printable, show, table
+from separator.errors import SeparatorError
+from separator.words import clock
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-    from rich.table import Table
+_FEW = 8  # songs that fit into a table that is still looked at
 
 
 class Display:
-    """Take the events of `batch.run`; a context manager, for the bars.
+    """Listener to the events of `batch.run`; a context manager, for the bars.
 
-    Failures are told as they happen, by `quiet` too.
+    Failures are told as they happen, by `quiet` too, and in a batch once more at its end.
+
+    Args:
+        jobs: Number of songs.
+        quiet: Whether nothing but failures is told.
+        listing: Whether stdout is for the files written, and not for something else.
     """
 
-    def __init__(self, jobs: int, *, quiet: bool) -> None:
+    def __init__(self, jobs: int, *, quiet: bool, listing: bool = True) -> None:
         self._jobs, self._quiet = jobs, quiet
+        self._listing = listing and not quiet
         self._ended = 0
         self._lock = threading.Lock()  # events come from several threads
         live = not quiet and console(stderr=True).is_terminal
         self._bars = Bars(jobs) if live else None
-        self._table = not quiet and sys.stdout.isatty()
+        self._terminal = sys.stdout.isatty()
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Display:
         if self._bars:
             self._bars.progress.start()
         return self
@@ -54,8 +79,8 @@ class Display:
         """Show how everything ended."""
         if self._quiet:
             return
-        if self._table:
-            show(_table(report))
+        if self._terminal and 0 < report.count("done") <= _FEW:
+            self._print(_table(report))
         counts = {status: report.count(status) for status in ("done", "skipped", "failed")}
         words = [f"{count} {status}" for status, count in counts.items() if count]
         if cancelled := report.count("cancelled"):
@@ -64,6 +89,9 @@ class Display:
             f"{', '.join(words) or 'Nothing to do'} in {_time(report.seconds)} "
             f"with {report.model} on {report.device}, {report.precision}."
         )
+        failed = [outcome for outcome in report.outcomes if outcome.status == "failed"]
+        for outcome in failed if self._jobs > 1 else ():
+            message(f"failed: {outcome.job.track.path}: {outcome.error}")
 
     def _tell(self, outcome: Outcome) -> None:
         source, result = outcome.job.track.path, outcome.result
@@ -74,15 +102,39 @@ class Display:
             return
         for warning in _warnings(outcome):
             message(f"{head}: warning: {warning}")
-        if outcome.status == "skipped":
+        if outcome.status == "skipped" and not self._terminal:
             message(f"{head}: skipped, all there")
-        if result and not self._table:
+        if result and not self._terminal:
             message(
                 f"{head}: {_time(result.duration)} in {_time(result.seconds)}, "
                 f"{len(result.outputs)} files"
             )
             for path in result.outputs.values():
-                line(path)
+                self._print(path)
+
+    def _print(self, result: Table | Path) -> None:
+        """Print a result; the songs go on if stdout takes no more."""
+        if not self._listing:
+            return
+        try:
+            line(result) if isinstance(result, Path) else show(result)
+        except BrokenPipeError:
+            self._listing = False
+        except SeparatorError as error:
+            self._listing = False
+            message(f"warning: {error} The songs are separated all the same.")
+
+
+class _Clock(ProgressColumn):
+    """Column of a bar: the time since its beginning, and what is left."""
+
+    max_refresh = 0.5  # seconds
+
+    def render(self, task: Task) -> Text:
+        """Write both."""
+        left = task.time_remaining
+        ending = "" if left is None else f", {clock(left)} left"
+        return Text(f"{clock(task.elapsed or 0)} elapsed{ending}", no_wrap=True)
 
 
 class Bars:
@@ -92,20 +144,16 @@ class Bars:
     """
 
     def __init__(self, jobs: int) -> None:
-        from rich import progress
-
         self._jobs = jobs
         self._ended = 0
         self._idle = 0  # files that ended without any work: skipped, or unreadable
         self._segments: dict[int, tuple[int, int]] = {}  # of each job: done, in all
         self._tasks: dict[int, TaskID] = {}
-        self.progress: Progress = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.TaskProgressColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            _Clock(),
             console=console(stderr=True),
             transient=True,
             redirect_stdout=False,  # it may go into a file
@@ -160,18 +208,16 @@ def show_plan(jobs: list[Job]) -> int:
     return 1 if any(job.problem for job in jobs) else 0
 
 
-def _table(report: Report) -> "Table":
+def _table(report: Report) -> Table:
     rows = table("Song", "Length", "Time", "Speed", "Stems", "")
     for outcome in report.outcomes:
-        name = outcome.job.track.track or outcome.job.track.path
-        rows.add_row(printable(name), *map(printable, _cells(outcome)))
+        if outcome.result:
+            cells = (outcome.job.track.track, *_cells(outcome.result))
+            rows.add_row(*map(printable, cells))
     return rows
 
 
-def _cells(outcome: Outcome) -> tuple[str, ...]:
-    result = outcome.result
-    if result is None:
-        return "", "", "", "", outcome.error or outcome.status
+def _cells(result: Result) -> tuple[str, ...]:
     folders = {str(path.parent) for path in result.outputs.values()}
     speed = result.duration / max(result.seconds, 1e-9)
     return (
@@ -179,7 +225,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         _time(result.seconds),
         f"{speed:.1f}x",
         ", ".join(result.outputs),
-        " ".join([f"in {folder}" for folder in sorted(folders)] + _warnings(outcome)),
+        " ".join(f"in {folder}" for folder in sorted(folders)),
     )
 
 
@@ -202,11 +248,7 @@ def _time(seconds: float) -> str:
     >>> _time(7.25), _time(3725)
     ('7.2 s', '1:02:05')
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 
 
 def _shorten(text: str, width: int = 40) -> str:

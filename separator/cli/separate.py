@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from separator.audio.formats import FORMATS, output_format
 from separator.audio.naming import DEFAULT_TEMPLATE, FIELDS
 from separator.cli import common, values
-from separator.cli.console import message
+from separator.cli.console import is_stdout, line, message
 from separator.errors import ConfigError
 from separator.resources import DEFAULT_MODEL
 from separator.stream.choices import AUGMENTATIONS
@@ -115,7 +115,9 @@ def separate(
     ] = False,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a report as JSON.", rich_help_panel=_FILES),
+        typer.Option(
+            metavar="FILE", help="Write a report as JSON; - is stdout.", rich_help_panel=_FILES
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -170,14 +172,17 @@ def separate(
     planned = plan(tracks, options, model=card.name, known=card.stems)
     if dry_run:
         raise typer.Exit(show_plan(planned))
-    _check_folders(output, report)
+    printed = report is not None and is_stdout(report)
+    _check_folders(output, None if printed else report)
     separator = _load(card, quiet=quiet, offline=offline, **settings)
     _set_threads(threads, jobs)
-    with _stoppable(), Display(len(planned), quiet=quiet) as display:
+    with _stoppable(), Display(len(planned), quiet=quiet, listing=not printed) as display:
         result = run(planned, separator, options, workers=jobs, on_event=display)
     display.finish(result)
     _note_speed(card, result)
-    if report:
+    if printed:
+        line(result.as_json())
+    elif report:
         result.write(report)
     if result.count("cancelled"):
         raise typer.Exit(130)
