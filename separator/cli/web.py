@@ -26,6 +26,13 @@ def web_app(
     keep_minutes: Annotated[
         float, typer.Option(help="How long results stay after they were last used.")
     ] = 60,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which a proxy shows the app; may be repeated."),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(help="Where below that name the app is, such as /separator.")
+    ] = "",
     browser: Annotated[
         bool, typer.Option("--browser", help="Open the page in your browser.")
     ] = False,
@@ -52,6 +59,8 @@ def web_app(
         max_bytes=round(max_megabytes * 1e6),
         max_seconds=max_minutes * 60,
         keep_seconds=keep_minutes * 60,
+        allowed_hosts=tuple(name.lower() for name in allowed_host or ()),
+        root_path=root_path,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted then, too
     with Server(settings) as server:

@@ -11,7 +11,6 @@ from separator.errors import ConfigError
 from separator.web.settings import Settings
 
 if TYPE_CHECKING:
-    import uvicorn
     from fastapi import FastAPI
 
     from separator.web.service import Service
@@ -31,17 +30,26 @@ def build_app(service: Service) -> FastAPI:
     import gradio as gr
     from fastapi import FastAPI
 
+    from separator.web.gate import Gate
     from separator.web.pages.layout import build_pages
     from separator.web.routes import STATIC, add_routes
     from separator.web.theme import make_theme
     from separator.web.view import ASSETS
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_routes(app, service)
     settings = service.settings
+    pages = build_pages(service)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, root_path=settings.root_path)
+    tokens: dict[str, str] = {}
+    app.add_middleware(
+        Gate,
+        settings=settings,
+        uploads=service.uploads,
+        is_logged_in=lambda cookies: any(cookie in tokens for cookie in cookies),
+    )
+    add_routes(app, service)
     gr.mount_gradio_app(
         app,
-        build_pages(service),
+        pages,
         path="/",
         server_name=settings.host,
         server_port=settings.port,
@@ -58,7 +66,11 @@ def build_app(service: Service) -> FastAPI:
         pwa=False,
         show_error=False,
         favicon_path=STATIC / "icon.svg",
+        root_path=settings.root_path or None,
     )
+    inner = app.routes[-1].app  # type: ignore[attr-defined]
+    inner.tokens = tokens  # of those who have logged in
+    pages.has_launched = pages.is_running = True  # else Gradio's own checks of files do nothing
     return app
 
 
@@ -66,7 +78,7 @@ def _be_private(service: Service) -> None:
     """Tell Gradio, before it is imported, to report nothing and to keep uploads with our files."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["GRADIO_TEMP_DIR"] = str(service.root / "uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(service.uploads.folder)
 
 
 class Server:
@@ -83,10 +95,10 @@ class Server:
 
         self._socket = _listen(settings or Settings())
         self.service = Service(settings or Settings())
-        config = uvicorn.Config(
-            build_app(self.service), log_level="warning", timeout_graceful_shutdown=2
+        self.app = build_app(self.service)
+        self._server = uvicorn.Server(
+            uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2)
         )
-        self._server: uvicorn.Server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="separator-web", daemon=True)
         self._thread.start()
 
@@ -124,6 +136,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()  # whoever reads the address may connect at once
     except OSError as error:
         listener.close()
         raise ConfigError(

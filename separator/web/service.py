@@ -29,6 +29,7 @@ from separator.web.jobs import Job, Queue
 from separator.web.pool import ModelPool, interruptible, release_memory
 from separator.web.settings import Settings
 from separator.web.songs import Library, Song, Track, adopt
+from separator.web.uploads import Uploads
 from separator.zoo.cards import AnyCard, output_names
 from separator.zoo.describe import models_of, size_of
 from separator.zoo.speeds import Speeds
@@ -70,6 +71,9 @@ class Service:
     def __post_init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="separator-web-"))
         self.library = Library(self.root / "songs", self.settings.keep_seconds)
+        self.uploads = Uploads(
+            self.root / "uploads", self.settings.max_held, self.settings.max_uploads
+        )
         self.queue = Queue(self.settings.max_waiting, after=_tidy)
         self.downloads = Queue(self.settings.max_waiting)  # these need the network, not the device
         self.catalog = Catalog()
@@ -87,20 +91,14 @@ class Service:
         self._sweeper.join()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    @property
-    def uploads(self) -> Path:
-        """Folder from which Gradio serves files: to whoever knows their names, and only those."""
-        return self.root / "uploads"
-
     def is_upload(self, path: Path) -> bool:
         """Whether a file that a request names is one that was sent to this server."""
-        return path.resolve().is_relative_to(self.uploads.resolve())
+        return path.resolve().is_relative_to(self.uploads.folder.resolve())
 
     def demo_song(self) -> Path:
-        """Return a copy of the bundled song, where Gradio may serve it from."""
-        copy = self.uploads / "Demo song.flac"
+        """Return a copy of the bundled song, under the name that people see."""
+        copy = self.root / "Demo song.flac"
         if not copy.exists():
-            copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(data_folder("models") / "demo" / "mixture.flac", copy)
         return copy
 
@@ -109,7 +107,7 @@ class Service:
 
         They lie in a folder with the song's token as its name, which nobody else can guess.
         """
-        folder = self.uploads / song.token
+        folder = self.uploads.folder / song.token
         folder.mkdir(mode=0o700, parents=True)
         shared = {track.name: adopt(track.path, folder, track.name) for track in song.tracks[1:]}
         self.library.delete(song.token)
@@ -134,6 +132,7 @@ class Service:
         self.check_source(request)
         with self.library.new_folder() as folder:
             mine = replace(request, source=adopt(request.source, folder))
+            self.uploads.use(request.source)
             work = partial(self._separate, mine, card)
             return self.queue.submit(Job(request.title, owner, work, folder=folder))
 
@@ -274,6 +273,7 @@ class Service:
         """Delete what is old, every now and then."""
         while not self._closing.wait(_SWEEP_SECONDS):
             self.library.expire()
+            self.uploads.expire(self.settings.keep_seconds)
 
 
 def _tidy(job: Job) -> None:

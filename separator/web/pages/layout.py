@@ -15,8 +15,7 @@ TITLE = "Separator"
 
 def build_pages(service: Service) -> gr.Blocks:
     """Lay out all pages; a closed tab stops what it began."""
-    kept = round(service.settings.keep_seconds)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, kept)) as pages:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as pages:
         gr.HTML(f'<h1 class="sep-brand">{TITLE}</h1>')
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Separate", id="separate"):

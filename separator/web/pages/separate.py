@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
 
 from separator.errors import SeparatorError
 from separator.web import view
@@ -128,13 +130,19 @@ def build(service: Service) -> Page:
         else:
             yield {player: _WELCOME, demo: gr.Button(visible=True)}
 
+    def demo_song() -> list[str]:
+        """Return the song where Gradio would copy it, so that the page may name it again."""
+        path = save_file_to_cache(service.demo_song(), str(service.uploads.folder))
+        service.uploads.open_to_all(Path(path))
+        return [path]
+
     def stop(request: gr.Request) -> None:
         service.queue.cancel_all(session(request, "separate"))
 
     outputs = [status, player, model_choice, run, cancel, demo]
     inputs = [song, model_choice, wanted, rest, start, end, *advanced.inputs]
     model_choice.change(describe, model_choice, [wanted, facts], **QUICK)
-    chosen = demo.click(lambda: [str(service.demo_song())], None, song, **QUICK)
+    chosen = demo.click(demo_song, None, song, **QUICK)
     for event in (
         run.click(separate_song, inputs, outputs, **EVENT),
         chosen.then(separate_song, inputs, outputs, **EVENT),
