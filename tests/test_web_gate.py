@@ -8,7 +8,7 @@ import httpx
 import pytest
 from conftest import make_signal
 
-from separator.audio import AudioWriter
+from separator.audio.writer import AudioWriter
 from separator.errors import ConfigError
 from separator.web.settings import Settings
 
