@@ -45,15 +45,15 @@ def _spread(curve: Audio, length: int) -> Audio:
 
 def equalize(audio: Audio, rng: Generator, amount_db: float = 6.0) -> Audio:
     """Tilt the spectrum and add two broad bells, each within `amount_db`."""
-    out = _shelf(
+    out = shelf(
         audio,
         float(np.exp(rng.uniform(np.log(80), np.log(400)))),
         -amount_db * rng.uniform(-1, 1),
         True,
     )
-    out = _shelf(out, float(rng.uniform(2500, 9000)), amount_db * rng.uniform(-1, 1), False)
+    out = shelf(out, float(rng.uniform(2500, 9000)), amount_db * rng.uniform(-1, 1), False)
     centre = float(np.exp(rng.uniform(np.log(250), np.log(5000))))
-    return _bell(out, centre, amount_db * rng.uniform(-1, 1), rng.uniform(0.5, 2.0))
+    return bell(out, centre, amount_db * rng.uniform(-1, 1), rng.uniform(0.5, 2.0))
 
 
 def _biquad(audio: Audio, b: list[float], a: list[float]) -> Audio:
@@ -61,7 +61,7 @@ def _biquad(audio: Audio, b: list[float], a: list[float]) -> Audio:
     return np.asarray(signal.sosfilt(sos, audio, axis=-1), dtype=np.float32)
 
 
-def _bell(audio: Audio, centre: float, gain_db: float, q: float) -> Audio:
+def bell(audio: Audio, centre: float, gain_db: float, q: float) -> Audio:
     """Apply a peaking filter (R. Bristow-Johnson, Audio EQ cookbook)."""
     amplitude = 10 ** (gain_db / 40)
     turn = 2 * np.pi * centre / SAMPLE_RATE
@@ -70,7 +70,7 @@ def _bell(audio: Audio, centre: float, gain_db: float, q: float) -> Audio:
     return _biquad(audio, b, [1 + alpha / amplitude, -2 * cosine, 1 - alpha / amplitude])
 
 
-def _shelf(audio: Audio, corner: float, gain_db: float, low: bool) -> Audio:
+def shelf(audio: Audio, corner: float, gain_db: float, low: bool) -> Audio:
     """Apply a low or high shelf of slope 1 (Audio EQ cookbook)."""
     amplitude = 10 ** (gain_db / 40)
     turn = 2 * np.pi * corner / SAMPLE_RATE

@@ -2,14 +2,20 @@
 
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 
-def run(command: Sequence[str], seconds: float) -> None:
-    """Run a program in a session of its own: Ctrl-C is for the process that waits for it.
+def run(command: Sequence[str], seconds: float, folder: Path | None = None) -> None:
+    """Run a program, in `folder`, in a session of its own: Ctrl-C is for who waits for it.
 
     Raises:
         OSError, subprocess.SubprocessError: It is missing, failed, or took longer than `seconds`.
     """
     subprocess.run(
-        command, check=True, capture_output=True, timeout=seconds, start_new_session=True
+        command,
+        check=True,
+        capture_output=True,
+        timeout=seconds,
+        cwd=folder,
+        start_new_session=True,
     )

@@ -37,6 +37,8 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
 }
 FONT_FOLDERS = (Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3"))
 HELD_OUT_FONTS = frozenset({"TimGM6mb"})
+# Fonts of songs that models are judged by elsewhere; composed songs leave them alone.
+KEPT_BACK_FONTS = frozenset({"MuseScore_General", "Black_Pearl_4_LV2", "Red_Zeppelin_4_LV2"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def installed_fonts(timbres: str = "any") -> tuple[Path, ...]:
     if shutil.which("fluidsynth") is None:
         return ()
     found = sorted(path for folder in FONT_FOLDERS for path in folder.glob("*.sf[23]"))
-    fonts = [path for path in found if not path.is_symlink()]
+    fonts = [p for p in found if not p.is_symlink() and p.stem not in KEPT_BACK_FONTS]
     if timbres == "any":
         return tuple(fonts)
     return tuple(p for p in fonts if (p.stem in HELD_OUT_FONTS) == (timbres == "heldout"))
@@ -102,17 +104,36 @@ def play_soundfont(font: Path, channels: list[Channel], length: int) -> Audio:
     Raises:
         AudioError: `fluidsynth` is missing or failed.
     """
+    command = ["fluidsynth", "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.6", "-T", "wav"]
+    command += ["-O", "float", "-o", "synth.dynamic-sample-loading=1", "-r", str(SAMPLE_RATE)]
+    return _played([*command, "-F", "song.wav", str(font.resolve()), "song.mid"], channels, length)
+
+
+def play_patches(config: Path, channels: list[Channel], length: int) -> Audio:
+    """Render channels with the program `timidity` and the patches of `freepats`.
+
+    `config` lies where the package puts it, at etc/timidity under a root that need not be `/`.
+
+    Raises:
+        AudioError: `timidity` is missing or failed.
+    """
+    patches = config.resolve().parents[2] / "usr/share/midi/freepats"
+    command = ["timidity", "-c", str(config.resolve()), "-L", str(patches), "-Ow1sl", "--quiet=7"]
+    command += ["-s", str(SAMPLE_RATE), "-EFreverb=0", "-EFchorus=0", "-o", "song.wav", "song.mid"]
+    return _played(command, channels, length)
+
+
+def _played(command: list[str], channels: list[Channel], length: int) -> Audio:
+    """Run a program that reads `song.mid` and writes `song.wav` in its folder."""
     with tempfile.TemporaryDirectory() as folder:
-        score, out = Path(folder, "song.mid"), Path(folder, "song.wav")
-        score.write_bytes(midi_file(channels))
-        command = ["fluidsynth", "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.6", "-T", "wav"]
-        command += ["-O", "float", "-o", "synth.dynamic-sample-loading=1"]
-        command += ["-r", str(SAMPLE_RATE), "-F", str(out), str(font), str(score)]
+        Path(folder, "song.mid").write_bytes(midi_file(channels))
         try:
-            programs.run(command, 120.0)
+            programs.run(command, 120.0, Path(folder))
+            audio, _ = soundfile.read(Path(folder, "song.wav"), dtype="float32", always_2d=True)
         except (OSError, subprocess.SubprocessError) as error:
-            raise AudioError(f"fluidsynth could not play {font.name}: {error}.") from error
-        audio, _ = soundfile.read(out, dtype="float32", always_2d=True)
+            raise AudioError(
+                f"{command[0]} could not play {len(channels)} parts: {error}."
+            ) from error
     stretch = np.zeros((2, length), dtype=np.float32)
     used = min(length, len(audio))
     stretch[:, :used] = audio[:used].T
