@@ -20,6 +20,7 @@ import soundfile
 
 from separator.files import whole_file
 from separator.synthesis import SAMPLE_RATE, Palette, render_song
+from separator.synthesis.oscillators import Audio
 from separator.synthesis.styles import STYLES
 
 TEST_SEED = 1_000_000  # test songs start here, so that no seed is in both sets
@@ -28,11 +29,15 @@ TEST_SEED = 1_000_000  # test songs start here, so that no seed is in both sets
 def write_song(
     folder: Path, seed: int, *, duration: float, palette: Palette, style: str | None = None
 ) -> None:
-    """Render one song into its folder; `mixture.wav` comes last and marks it as whole."""
+    """Render one song into its folder unless it is there."""
     if (folder / "mixture.wav").exists():
         return
+    write_stems(folder, render_song(seed, duration, palette, style))
+
+
+def write_stems(folder: Path, stems: dict[str, Audio]) -> None:
+    """Write stems and their sum, 16 bit; `mixture.wav` comes last and marks a song as whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    stems = render_song(seed, duration, palette, style)
     pcm = {stem: np.round(audio * 32767).astype(np.int32) for stem, audio in stems.items()}
     pcm["mixture"] = np.clip(np.sum(list(pcm.values()), axis=0), -32768, 32767)
     for name, audio in pcm.items():
