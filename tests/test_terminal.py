@@ -21,6 +21,7 @@ from separator.batch.tracks import Track
 from separator.cli import console
 from separator.cli.display import Display, _Clock
 from separator.errors import SeparatorError
+from separator.zoo.members import usable_cards
 
 COMMAND = [sys.executable, "-m", "separator"]
 SEPARATE = ["separate", "song.wav", "-o", "out", "-m", "tiny", "--stems", "bass"]
@@ -154,3 +155,15 @@ def test_bars_and_a_table_on_a_terminal(cli):
     assert "out/b/bass.wav" not in text
     assert lines[-2].startswith("2 done, 1 failed in ")
     assert lines[-1].startswith("failed: in/c.wav: ")
+
+
+@pytest.mark.slow
+def test_a_model_is_a_line_of_eighty_columns(cli):
+    head, *lines, tail = on_terminal("models").splitlines()
+    names = [card.name for card in usable_cards()[0]]
+    assert sorted(line.split()[0] for line in lines) == sorted(names)  # whole: they are typed
+    assert all(len(line) <= 80 for line in lines)
+    assert head.split() == ["Model", "Stems", "Size", "Score", "(dB)"]
+    assert tail.endswith("separator models show NAME")
+    wide = on_terminal("models", "--search", "pocket", columns=120)
+    assert "drums, bass, other, vocals" in wide and re.search(r"\d\.\d\d uSDR", wide)

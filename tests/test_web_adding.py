@@ -24,6 +24,7 @@ from separator.zoo import adding
 from separator.zoo.adding import add_path
 from separator.zoo.cards import AnyCard, Ensemble
 from separator.zoo.load import load_network
+from separator.zoo.removing import can_be_removed
 from separator.zoo.search import find_card
 from separator.zoo.writing import write_card
 
@@ -265,7 +266,7 @@ def test_what_was_added_can_be_deleted_but_not_what_an_ensemble_needs(tmp_path, 
     with pytest.raises(ModelError, match="'bag' needs 'bag-aaaa1111'"):
         catalog.delete("bag-aaaa1111")
     for name in ("bag", "bag-aaaa1111"):
-        assert catalog.may_delete(catalog.find(name))
+        assert can_be_removed(catalog.find(name))
         catalog.delete(name)
     assert not [path for path in folder.rglob("*") if path.is_file()]
     with pytest.raises(ModelError, match="nothing to delete"):

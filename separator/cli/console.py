@@ -16,6 +16,7 @@ from separator.errors import SeparatorError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 
 def open_closed_streams() -> None:
@@ -91,13 +92,20 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
-def table(*columns: str) -> Table:
-    """Begin a table: with lines on a terminal, plain elsewhere."""
+def table(*columns: str, plain: bool = False) -> Table:
+    """Begin a table: with lines on a terminal, unless they are not wanted; plain elsewhere."""
     from rich.box import ROUNDED
     from rich.table import Table
 
-    terminal = sys.stdout.isatty()
-    return Table(*columns, box=ROUNDED if terminal else None, pad_edge=terminal)
+    boxed = sys.stdout.isatty() and not plain
+    return Table(*columns, box=ROUNDED if boxed else None, pad_edge=boxed)
+
+
+def cut(text: str) -> Text:
+    """Return a cell of a table that a narrow terminal cuts and doesn't wrap."""
+    from rich.text import Text
+
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
 def show(table: Table) -> None:

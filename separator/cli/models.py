@@ -1,22 +1,28 @@
 """`separator models`: what there is, what it is worth, and how to get it."""
 
+from __future__ import annotations
+
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from separator.cli.console import console, line, message, printable, show, table
+from separator.cli.console import console, cut, line, message, printable, show, table
 from separator.cli.recommend import recommend
+from separator.cli.values import one_of
 from separator.errors import ConfigError, ModelError
 from separator.words import megabytes
 
 if TYPE_CHECKING:
     from separator.zoo.cards import AnyCard, Card
 
+_ORDERS = ("here", "name", "size", "score")
+
 app = typer.Typer(
-    help="List the models that can be used; also: recommend, show, download and add one.",
+    help="List the models that can be used; also: recommend, show, download, add and remove one.",
     invoke_without_command=True,
 )
 app.command("recommend")(recommend)
@@ -32,31 +38,55 @@ def models(
     licence: Annotated[
         str | None, typer.Option(help="Only those with this in their licence.")
     ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Only those whose weights are here.")
+    ] = False,
+    sort: Annotated[
+        str,
+        typer.Option(help="here (those first), name, size, or score (of one stem and metric)."),
+    ] = "here",
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
 ) -> None:
-    """List the models that can be used; also: recommend, show, download and add one."""
+    """List the models that can be used; also: recommend, show, download, add and remove one."""
     if ctx.invoked_subcommand:
         return
-    from separator.zoo.describe import is_here, place, size_of
+    from separator.zoo.describe import is_here, size_of
     from separator.zoo.members import usable_cards
 
+    one_of(sort, _ORDERS, "--sort")
     usable, problems = usable_cards()
     for problem in problems:
         message(f"left out: {problem}")
     cards = [card for card in usable if _matches(card, search, stem, licence)]
-    cards.sort(key=lambda card: not is_here(card))
+    ready = [card for card in cards if is_here(card)]
+    cards = sorted(ready if here else cards, key=lambda card: _place_in(sort, card, stem))
     if as_json:
         line(json.dumps([_as_dict(card) for card in cards], indent=2))
         return
-    rows = table("Model", "Stems", "Size", "Licence", "Weights", "Best score")
-    rows.columns[0].no_wrap = True
-    for card in cards:
-        stems = _stems(card, limit=6)
-        size = megabytes(size_of(card))
-        rows.add_row(card.name, stems, size, card.licence, place(card), _best(card, stem))
-    show(rows)
     if not cards:
         message("No model is like that; `separator models` lists all.")
+        return
+    rows = table("Model", "Stems", "Size", "Score (dB)", plain=True)
+    rows.columns[0].no_wrap = rows.columns[2].no_wrap = True
+    rows.columns[2].justify = "right"
+    for card in cards:
+        size = size_of(card)
+        weight = "?" if size is None else f"{size / 1e6:.0f} MB"
+        rows.add_row(card.name, cut(_stems(card, limit=6)), weight, cut(_best(card, stem)))
+    show(rows)
+    message(f"{len(ready)} of {len(cards)} are here (--here). More: separator models show NAME")
+
+
+def _place_in(order: str, card: AnyCard, stem: str | None) -> tuple[Any, ...]:
+    """Return what a list is sorted by; scores of several metrics are never compared."""
+    from separator.zoo.describe import best_score, is_here, size_of
+
+    if order == "score":
+        best = best_score(card, stem)
+        return (best is None, *((best[0], best[2], -best[1]) if best else ()), card.name)
+    if order == "size":
+        return size_of(card) or math.inf, card.name
+    return order == "here" and not is_here(card), card.name
 
 
 @app.command("show")
@@ -103,6 +133,17 @@ def download(names: Annotated[list[str], typer.Argument(help="Names of models.")
         line(local_path(card))
 
 
+@app.command("remove")
+def remove_models(names: Annotated[list[str], typer.Argument(help="Names of models.")]) -> None:
+    """Remove the weights that were downloaded; of a model that was added, all that there is."""
+    from separator.zoo.members import usable_cards
+    from separator.zoo.removing import remove
+
+    for name in names:
+        for path in remove(chosen_card(name), usable_cards()[0]):
+            line(path)
+
+
 @app.command()
 def add(
     checkpoint: Annotated[
@@ -140,7 +181,7 @@ def add(
     line(card.path)
 
 
-def chosen_card(name: str) -> "AnyCard":
+def chosen_card(name: str) -> AnyCard:
     """Find a model; not to know it is wrong usage, which a damaged one is not."""
     from separator.zoo.search import find_card
 
@@ -150,7 +191,7 @@ def chosen_card(name: str) -> "AnyCard":
         raise ConfigError(str(error)) from error
 
 
-def fetch_weights(card: "AnyCard", *, offline: bool = False, quiet: bool = False) -> None:
+def fetch_weights(card: AnyCard, *, offline: bool = False, quiet: bool = False) -> None:
     """Get the weights of a model, or of an ensemble's models, if they are not here."""
     from separator.zoo.describe import models_of
 
@@ -158,7 +199,7 @@ def fetch_weights(card: "AnyCard", *, offline: bool = False, quiet: bool = False
         _fetch(model, offline=offline, quiet=quiet)
 
 
-def _fetch(card: "Card", *, offline: bool, quiet: bool) -> None:
+def _fetch(card: Card, *, offline: bool, quiet: bool) -> None:
     """Get the weights of one model, with its licence and a bar."""
     from separator.zoo.weights import is_available, is_offline, weights_path
 
@@ -188,7 +229,7 @@ def _fetch(card: "Card", *, offline: bool, quiet: bool) -> None:
         weights_path(card, progress=lambda done, total: bars.update(bar, completed=done))
 
 
-def _matches(card: "AnyCard", search: str | None, stem: str | None, licence: str | None) -> bool:
+def _matches(card: AnyCard, search: str | None, stem: str | None, licence: str | None) -> bool:
     stems = {name.lower() for name in (*card.stems, card.residual or "")}
     text = " ".join((card.name, card.description, getattr(card, "network", "ensemble"), *stems))
     return (
@@ -198,7 +239,7 @@ def _matches(card: "AnyCard", search: str | None, stem: str | None, licence: str
     )
 
 
-def _as_dict(card: "AnyCard") -> dict[str, Any]:
+def _as_dict(card: AnyCard) -> dict[str, Any]:
     from separator.zoo.describe import is_here, models_of
     from separator.zoo.weights import local_path
 
@@ -207,7 +248,7 @@ def _as_dict(card: "AnyCard") -> dict[str, Any]:
     return {**data, "available": is_here(card), "paths": paths}
 
 
-def _fields(card: "Card", named: bool) -> list[tuple[str, object]]:
+def _fields(card: Card, named: bool) -> list[tuple[str, object]]:
     from separator.zoo.describe import place
     from separator.zoo.weights import local_path
 
@@ -221,16 +262,16 @@ def _fields(card: "Card", named: bool) -> list[tuple[str, object]]:
     ]
 
 
-def _stems(card: "AnyCard", limit: int | None = None) -> str:
+def _stems(card: AnyCard, limit: int | None = None) -> str:
     """Name the stems, and in brackets what is left."""
     names = [*card.stems, *([f"({card.residual})"] if card.residual else [])]
     more = f" and {len(names) - limit} more" if limit and len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def _best(card: "AnyCard", stem: str | None) -> str:
+def _best(card: AnyCard, stem: str | None) -> str:
     """Write the best score of a stem, or of any, and what it means."""
     from separator.zoo.describe import best_score
 
     best = best_score(card, stem)
-    return f"{best[0]} {best[1]:.2f} dB ({best[2]})" if best else ""
+    return f"{best[1]:.2f} {best[2]}, {best[0]}" if best else ""

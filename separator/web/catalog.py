@@ -11,11 +11,12 @@ from pathlib import Path
 from separator.errors import ModelError
 from separator.resources import DEFAULT_MODEL, data_folder, user_folder
 from separator.words import megabytes, nearest
-from separator.zoo.cards import AnyCard, Card, Ensemble
+from separator.zoo.cards import AnyCard, Card
 from separator.zoo.describe import best_score, is_here, models_of, place, size_of
 from separator.zoo.downloads import Progress
 from separator.zoo.members import usable_cards
-from separator.zoo.weights import download, is_available, is_offline, local_path
+from separator.zoo.removing import remove
+from separator.zoo.weights import download, is_offline
 
 log = logging.getLogger(__name__)
 
@@ -91,42 +92,13 @@ class Catalog:
         for model in models_of(card):
             download(model, progress=progress)
 
-    def may_delete(self, card: AnyCard) -> bool:
-        """Whether there is something to delete: a model that was added, or weights that came."""
-        return self.is_added(card) or bool(_fetched(card))
-
     def delete(self, name: str) -> None:
         """Delete what was downloaded for a model; if nothing was, a model that was added.
 
         Raises:
             ModelError: It came with the program, nothing of it is here, or an ensemble needs it.
         """
-        card = self.find(name)
-        fetched = _fetched(card)
-        if self.is_added(card) and (isinstance(card, Ensemble) or not fetched):
-            self._require_unused(card)
-            self._forget(card)
-            return
-        if not fetched:
-            raise ModelError(f"Nothing was downloaded for '{name}'; there is nothing to delete.")
-        for model in fetched:
-            local_path(model).unlink()
-
-    def _require_unused(self, card: AnyCard) -> None:
-        for other in self.cards():
-            if isinstance(other, Ensemble) and card.name in (m.model for m in other.members):
-                raise ModelError(f"'{other.name}' needs '{card.name}'; delete that one first.")
-
-    def _forget(self, card: AnyCard) -> None:
-        weights = card.bundled if isinstance(card, Card) else None
-        if card.path:
-            card.path.unlink(missing_ok=True)
-        if weights and weights.resolve().parent == (user_folder() / "weights").resolve():
-            weights.unlink(missing_ok=True)
-
-    def is_added(self, card: AnyCard) -> bool:
-        """Whether the card lies in the user's own folder."""
-        return card.path is not None and card.path.parent.resolve() == user_folder().resolve()
+        remove(self.find(name), self.cards())
 
 
 def _stamp(folder: Path) -> list[tuple[str, int]]:
@@ -140,11 +112,6 @@ def _stamp(folder: Path) -> list[tuple[str, int]]:
 
 def _usefulness(card: AnyCard) -> tuple[bool, bool, str]:
     return card.name != DEFAULT_MODEL, not is_here(card), card.name
-
-
-def _fetched(card: AnyCard) -> list[Card]:
-    """Return the models whose weights were downloaded."""
-    return [model for model in models_of(card) if not model.bundled and is_available(model)]
 
 
 def summary(card: AnyCard, speed: float | None) -> list[tuple[str, str]]:

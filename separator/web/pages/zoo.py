@@ -18,6 +18,7 @@ from separator.web.service import Service
 from separator.words import megabytes
 from separator.zoo.cards import AnyCard
 from separator.zoo.describe import best_score, is_here, place, size_of, stems_of
+from separator.zoo.removing import can_be_removed
 
 _ANY = "any"
 _PICK = """
@@ -108,7 +109,7 @@ def build(service: Service, pages: gr.Blocks, choosers: Mapping[Any, Callable[[]
         return {
             facts: model_facts(service, name),
             get: gr.Button(interactive=card is not None and not is_here(card)),
-            delete: gr.Button(interactive=card is not None and service.catalog.may_delete(card)),
+            delete: gr.Button(interactive=card is not None and can_be_removed(card)),
         }
 
     def describe(name: str | None) -> dict[Any, Any]:
