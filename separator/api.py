@@ -363,7 +363,7 @@ class Separator:
 
         Args:
             outputs: Name of a stem or of the residual, and its file. A stem without a file is
-                computed, for the residual, but not written.
+                computed, for the residual and the gain, but not written.
         """
         began = time.perf_counter()
         statistics = None
@@ -393,9 +393,10 @@ class Separator:
                 bit_depth=bit_depth,
                 source=reader.info,
                 overwrite=overwrite,
+                others=self.names(stems, residual),
             ) as writer:
                 for pieces in stream:
-                    writer.write({name: pieces[name].numpy() for name in outputs})
+                    writer.write({name: piece.numpy() for name, piece in pieces.items()})
         return Result(
             source=path,
             outputs=outputs,

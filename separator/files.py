@@ -43,6 +43,27 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def give_name(part: Path, path: Path) -> None:
+    """Rename a finished file, unless another one has the name: never two of them think they won.
+
+    Raises:
+        FileExistsError: Another file has the name.
+    """
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # where there are no links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            part.replace(path)
+        except BaseException:
+            path.unlink()
+            raise
+    else:
+        part.unlink()
+
+
 def temporary_path(target: Path) -> Path:
     """Return a hidden name beside `target` that tells which process is writing it.
 

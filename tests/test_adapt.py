@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from conftest import music
 
 from separator.errors import AudioError, ConfigError
-from separator.stream.adapt import Adapter, checked, pair_channels
+from separator.stream.adapt import Adapter, check_rate, checked, pair_channels
 
 
 def through(adapter: Adapter, song: torch.Tensor, stems: int = 2) -> torch.Tensor:
@@ -61,3 +62,25 @@ def test_what_is_not_audio_is_refused():
     bad[1, 50] = float("nan")
     with pytest.raises(AudioError, match=r"at 1\.500 s"):
         list(checked([torch.zeros(2, 100), bad], 100))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_a_caller_may_fill_its_memory_again(kind):
+    buffer = np.empty((2, 10), np.float32)
+
+    def blocks():
+        for value in range(3):
+            buffer[:] = value
+            yield kind(buffer)
+
+    assert [block.unique().tolist() for block in list(checked(blocks(), 44100))] == [[0], [1], [2]]
+
+
+def test_a_low_rate_takes_no_more_memory():
+    """A second at 1 kHz is a few samples, but tens of thousands at a model's rate."""
+    adapter = Adapter(1000, 44100, ((0,),))
+    sizes = [block.shape[-1] for block in adapter.to_model([torch.zeros(1, 200_000)])]
+    assert sum(sizes) == 200 * 44100
+    assert max(sizes) < 200_000
+    with pytest.raises(ConfigError, match="allowed: a whole number of Hz from 1000 to"):
+        check_rate(999)

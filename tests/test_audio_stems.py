@@ -10,6 +10,7 @@ import pytest
 from conftest import make_signal, read_all
 from test_audio_writer import disk_of, picture
 
+from separator import files
 from separator.audio.reader import probe
 from separator.audio.stems import StemWriter
 from separator.audio.tags import Tags, read_tags
@@ -167,6 +168,58 @@ def test_an_old_stem_is_there_until_the_new_one_is(tmp_path, monkeypatch):
     monkeypatch.setattr(AudioWriter, "publish", watched)
     write(paths, make_stems(0.5), overwrite=True)
     assert seen == [b"old"] * len(paths)
+    assert set(tmp_path.iterdir()) == set(paths.values())
+
+
+@pytest.mark.parametrize("missing", STEMS)
+def test_one_stem_that_is_made_again_has_the_level_it_had(tmp_path, missing):
+    stems = make_stems(0.9)
+    stems["drums"] *= np.float32(2 / np.abs(stems["drums"]).max())
+    paths = paths_in(tmp_path, "wav")
+    gain = write(paths, stems)
+    before = {name: path.read_bytes() for name, path in paths.items()}
+    paths[missing].unlink()
+    assert write({missing: paths[missing]}, stems, others=STEMS) == gain
+    assert {name: path.read_bytes() for name, path in paths.items()} == before
+
+
+def first_at(monkeypatch, paths, names):
+    """Let another run publish its stems just before ours of the last name gets its name."""
+    give_name = files.give_name
+
+    def late(part, path):
+        if path == paths[names[-1]]:
+            for name in names:
+                other = paths[name].with_suffix(".other")
+                other.write_bytes(b"the other run's")
+                other.replace(paths[name])
+        give_name(part, path)
+
+    monkeypatch.setattr("separator.audio.writer.give_name", late)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("names", [("bass",), ("vocals", "bass")])
+def test_the_loser_of_a_race_leaves_the_winners_stems(tmp_path, monkeypatch, names, links):
+    if not links:
+        monkeypatch.setattr(type(tmp_path), "hardlink_to", no_links)
+    paths = paths_in(tmp_path, "wav")
+    first_at(monkeypatch, paths, names)
+    with pytest.raises(AudioError, match=r"bass\.wav' exists already"):
+        write(paths, make_stems(0.5))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        f"{name}.wav": b"the other run's" for name in names
+    }
+
+
+def no_links(path, target):
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_without_links_a_name_is_given_once_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(tmp_path), "hardlink_to", no_links)
+    paths = paths_in(tmp_path, "wav")
+    write(paths, make_stems(0.5))
     assert set(tmp_path.iterdir()) == set(paths.values())
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from separator.api import Result
+from separator.batch import tracks
 from separator.batch.run import Options, plan, run
 from separator.batch.tracks import find_audio
 from separator.errors import AudioError, Cancelled, ConfigError
@@ -69,6 +70,22 @@ def test_equal_names_are_told_apart_by_the_least(folder):
     assert names(".") == ["a/x/song", "b/x/song", "c/other", "c/song.mp3", "c/song.wav"]
     touch("d/song.mp3", "d/song.wav", "d/song.mp3.wav")
     assert sorted(names("d")) == ["song.mp3", "song.mp3.wav", "song.wav"]
+
+
+def test_many_equal_names_take_linear_time(folder, monkeypatch):
+    folded = 0
+    fold = tracks._fold
+
+    def counted(name):
+        nonlocal folded
+        folded += 1
+        return fold(name)
+
+    monkeypatch.setattr(tracks, "_fold", counted)
+    touch(*(f"{i}/song/mixture.wav" for i in range(100)))
+    found = names(*(f"{i}/song/mixture.wav" for i in range(100)))
+    assert found == [f"{i}/song/mixture" for i in range(100)]
+    assert folded < 1000
 
 
 def test_names_that_some_systems_take_for_one_are_told_apart(folder):
@@ -197,7 +214,7 @@ def test_only_what_is_missing_is_made(folder):
     fake = FakeSeparator()
     separated("song.mp3", separator=fake, existing="skip")
     (call,) = fake.calls
-    assert (call["stems"], call["residual"]) == (("vocals",), None)
+    assert (call["stems"], call["residual"]) == (STEMS, None)  # the gain comes from all
     assert list(call["outputs"]) == ["vocals"]
     assert Path("out/song/drums.wav").read_text() == "out/song/drums.wav"
     report = separated("song.mp3", separator=fake, existing="skip")

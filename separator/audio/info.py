@@ -7,6 +7,9 @@ from pathlib import Path
 
 from separator.audio.layout import Layout
 
+#: Hz. Below, no music is left, and a file of kilobytes would last for hours.
+SAMPLE_RATES = range(1_000, 10_000_001)
+
 
 @dataclass(frozen=True)
 class AudioInfo:

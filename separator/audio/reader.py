@@ -14,13 +14,10 @@ import numpy.typing as npt
 
 from separator.audio import ogg, opinion
 from separator.audio.decoders import Decoder, open_decoder
-from separator.audio.info import AudioInfo, Truncation, truncation
+from separator.audio.info import SAMPLE_RATES, AudioInfo, Truncation, truncation
 from separator.errors import AudioError
 
 Block = npt.NDArray[np.float32]
-
-# Below, no music is left, and a file of kilobytes would last for hours.
-_RATES = range(1_000, 10_000_001)
 
 
 def probe(path: str | Path, *, stream: int | None = None) -> AudioInfo:
@@ -74,11 +71,11 @@ class AudioReader:
         self.info = self._decoder.info
         self.sample_rate, self.channels = self.info.sample_rate, self.info.channels
         self._is_default = stream in (None, 0)
-        if self.sample_rate not in _RATES:
+        if self.sample_rate not in SAMPLE_RATES:
             self.close()
             raise AudioError(
-                f"'{path}' has {self.sample_rate} samples per second; allowed: {_RATES.start} to "
-                f"{_RATES.stop - 1}. Convert it first."
+                f"'{path}' has {self.sample_rate} samples per second; allowed: "
+                f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1}. Convert it first."
             )
         self._first = round(start * self.sample_rate)
         self._wanted = None if duration is None else max(1, round(duration * self.sample_rate))

@@ -6,14 +6,15 @@
 Integers and lossy formats can't hold what is beyond full scale. As the loudest sample is known
 only at the end, the stems are encoded as they are and also kept as floats in hidden files beside
 the outputs; these are read only if something clipped. Levels between stems never change, and stems
-plus residual null against the mixture times the gain.
+plus residual null against the mixture times the gain. A stem that is there already counts for the
+gain, too: else a run that is resumed would write louder stems.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from separator.audio.info import AudioInfo
 from separator.audio.tags import Tags, read_tags
 from separator.audio.writer import AudioWriter, write_error
 from separator.errors import AudioError, ConfigError
-from separator.files import temporary_path
+from separator.files import give_name, temporary_path
 
 Block = npt.NDArray[np.float32]
 
@@ -54,6 +55,7 @@ class StemWriter:
         source: AudioInfo | None = None,
         tags: Tags | None = None,
         overwrite: bool = False,
+        others: Iterable[str] = (),
     ):
         """Begin all files.
 
@@ -67,6 +69,8 @@ class StemWriter:
             source: The song; its layout, bit depth and tags are kept.
             tags: Other tags than the source's.
             overwrite: Replace existing files.
+            others: Stems that are given too and not written: the gain is what all need together,
+                whichever of them are there already.
 
         Raises:
             ConfigError: The format can't hold such audio, or two stems share a path.
@@ -82,6 +86,7 @@ class StemWriter:
         self._spools: dict[str, _Spool] = {}
         self._writers: dict[str, AudioWriter] = {}
         tags = tags or (read_tags(source.path) if source else Tags())
+        self._given = {*paths, *others}
         self._paths, self._sample_rate, self._channels = dict(paths), sample_rate, channels
         self._format, self._bitrate, self._overwrite = format, bitrate, overwrite
         self._tags = {stem: tags.for_stem(stem) for stem in paths}
@@ -89,7 +94,7 @@ class StemWriter:
         try:
             for stem, path in self._paths.items():
                 self._writers[stem] = self._open(stem)
-                if self._clips(stem):
+                if self._writers[stem].bit_depth != 32:
                     self._spools[stem] = _Spool(path, channels)
         except BaseException:
             self._remove()
@@ -121,10 +126,9 @@ class StemWriter:
             ConfigError: The stems aren't those that were begun.
         """
         self._check()
-        if blocks.keys() != self._paths.keys():
-            raise ConfigError(
-                f"Blocks of {', '.join(blocks)} were given; wanted: {', '.join(self._paths)}."
-            )
+        if blocks.keys() != self._given:
+            wanted = ", ".join(sorted(self._given))
+            raise ConfigError(f"Blocks of {', '.join(blocks)} were given; wanted: {wanted}.")
         self._queue.put(blocks)
 
     def close(self) -> float:
@@ -173,9 +177,6 @@ class StemWriter:
             overwrite=self._overwrite,
         )
 
-    def _clips(self, stem: str) -> bool:
-        return self._writers[stem].bit_depth != 32
-
     def _work(self) -> None:
         """Encode until the end of the queue; after an error, only empty it."""
         while (blocks := self._queue.get()) is not None:
@@ -187,10 +188,13 @@ class StemWriter:
 
     def _encode(self, blocks: Mapping[str, Block]) -> None:
         for stem, block in blocks.items():
-            self._writers[stem].write(block)
+            writer = self._writers.get(stem) or next(iter(self._writers.values()))
+            if writer.bit_depth != 32:
+                self._excess = max(self._excess, excess(block, writer.bit_depth))
+            if stem in self._writers:
+                writer.write(block)
             if spool := self._spools.get(stem):
                 spool.write(block)
-                self._excess = max(self._excess, excess(block, self._writers[stem].bit_depth))
 
     def _check(self) -> None:
         if self._error is not None:
@@ -211,26 +215,25 @@ class StemWriter:
 
     def _publish(self) -> None:
         """Rename all; if one fails, take back those that have appeared, for what they replaced."""
-        published: list[Path] = []
+        published: list[AudioWriter] = []
         replaced: dict[Path, Path] = {}
         try:
             for writer in self._writers.values():
                 if self._overwrite and writer.path.is_file():
                     replaced[writer.path] = _set_aside(writer.path)
                 writer.publish()
-                published.append(writer.path)
+                published.append(writer)
         except BaseException:
-            for path in published:
-                with suppress(OSError):
-                    path.unlink()
+            for writer in published:
+                writer.take_back()
             for path, aside in replaced.items():
-                with suppress(OSError):
-                    aside.replace(path)
-                    aside.unlink(missing_ok=True)  # two names of one file both outlive a rename
+                with suppress(OSError):  # another run's file may be there by now
+                    give_name(aside, path)
             raise
-        for aside in replaced.values():
-            with suppress(OSError):
-                aside.unlink()
+        finally:
+            for aside in replaced.values():
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
 
     def _remove(self) -> None:
         """Remove all hidden files that are left."""

@@ -18,7 +18,7 @@ from separator.audio.formats import check_output, kept_bit_depth, output_format
 from separator.audio.layout import Layout
 from separator.audio.tags import Tags
 from separator.errors import AudioError, ConfigError
-from separator.files import temporary_path
+from separator.files import give_name, temporary_path
 
 Block = npt.NDArray[np.float32]
 
@@ -65,6 +65,7 @@ class AudioWriter:
         check_output(self.format, sample_rate, channels, self.bit_depth, bitrate)
         self.channels, self.overwrite, self._tags = channels, overwrite, tags
         self.samples_written = 0
+        self._identity: tuple[int, int] | None = None  # of the published file
         self._temporary = temporary_path(self.path)
         try:
             self._check_free()
@@ -147,13 +148,28 @@ class AudioWriter:
         """
         try:
             self._check_free()
-            self._temporary.replace(self.path)
+            status = self._temporary.stat()
+            if self.overwrite:
+                self._temporary.replace(self.path)
+            else:
+                give_name(self._temporary, self.path)
+            self._identity = status.st_dev, status.st_ino
+        except FileExistsError as error:
+            self.discard()
+            raise self._taken() from error
         except OSError as error:
             self.discard()
             raise write_error(self.path, error) from error
         except AudioError:
             self.discard()
             raise
+
+    def take_back(self) -> None:
+        """Remove the published file, unless somebody else's has its name by now."""
+        with suppress(OSError):
+            status = self.path.stat()
+            if (status.st_dev, status.st_ino) == self._identity:
+                self.path.unlink()
 
     def discard(self) -> None:
         """Remove what was written so far. After `publish` nothing happens."""
@@ -168,9 +184,12 @@ class AudioWriter:
         if self.path.is_dir():
             raise AudioError(f"'{self.path}' is a folder; rename it, or choose another folder.")
         if self.path.exists() and not self.overwrite:
-            raise AudioError(
-                f"'{self.path}' exists already; ask for overwriting, or choose another folder."
-            )
+            raise self._taken()
+
+    def _taken(self) -> AudioError:
+        return AudioError(
+            f"'{self.path}' exists already; ask for overwriting, or choose another folder."
+        )
 
 
 def write_error(path: Path, error: Exception) -> AudioError:

@@ -251,14 +251,12 @@ class _Worker:
             raise Cancelled("Cancelled.")
         self.on_event(Event(job))
         options = self.options
-        # A residual is what all chosen stems leave over, those that are there already included.
-        residual = options.residual if options.residual in job.missing else None
-        stems = options.stems if residual else job.missing
         result = self.separator.write_stems(
             job.track.path,
             {name: job.outputs[name] for name in job.missing},
-            stems=stems,
-            residual=residual,
+            # the residual, and the gain, come from all chosen stems, those that are there included
+            stems=options.stems,
+            residual=options.residual,
             start=options.start,
             duration=options.duration,
             bit_depth=options.bit_depth,
@@ -267,7 +265,10 @@ class _Worker:
             cancel=self.cancel,
         )
         if result.gain != 1 and len(job.missing) < len(job.outputs):
-            note = f"The gain of {result.gain:.3f} is not on the files that were there already."
+            note = (
+                f"The gain of {result.gain:.3f} is what all chosen stems need; files that were "
+                "there already have it if they were made by the same options."
+            )
             result = replace(result, notes=(*result.notes, note))
         return result
 

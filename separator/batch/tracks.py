@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -88,28 +88,31 @@ def _search(folder: Path, output: Path | None) -> list[Track]:
 
 def _distinguish(tracks: list[Track]) -> list[Track]:
     """Lengthen the names that several tracks share: by a parent folder, or by the extension."""
+    places = [_place(track.path) for track in tracks]
     while True:
-        groups: dict[str, list[Track]] = defaultdict(list)
-        for track in tracks:
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, track in enumerate(tracks):
             if not track.problem:
-                groups[_fold(track.track)].append(track)
-        longer = [_lengthen(track, groups[_fold(track.track)]) for track in tracks]
+                groups[_fold(track.track)].append(i)
+        longer = list(tracks)
+        for group in groups.values():
+            if len(group) > 1:
+                together = len({_fold(places[i].parent) for i in group}) == 1
+                for i in group:
+                    longer[i] = replace(tracks[i], track=_longer(tracks[i], places[i], together))
         if longer == tracks:
             return tracks
         tracks = longer
 
 
-def _lengthen(track: Track, group: Sequence[Track]) -> Track:
-    """Return the track with a longer name if others in the group share it."""
-    if track.problem or len(group) == 1:
-        return track
-    path = _place(track.path)
+def _longer(track: Track, path: Path, together: bool) -> str:
+    """Return a longer name: with the extension among files of one folder, else one folder more."""
     name = PurePosixPath(track.track)
-    if len({_fold(_place(other.path).parent) for other in group}) == 1:
-        return replace(track, track=str(name.with_name(path.name)))
+    if together:
+        return str(name.with_name(path.name))
     parents = path.parts[1:-1]  # without the root
     depth = len(name.parts) - 1
-    return replace(track, track=str(PurePosixPath(*parents[-depth - 1 :], name.name)))
+    return str(PurePosixPath(*parents[-depth - 1 :], name.name))
 
 
 def _fold(name: str | Path) -> str:

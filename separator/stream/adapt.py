@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separator.audio.info import SAMPLE_RATES
 from separator.audio.layout import Layout, channel_pairs
 from separator.audio.resample import Block, resampled
 from separator.errors import AudioError, ConfigError
@@ -99,14 +100,19 @@ def check_rate(sample_rate: int) -> None:
     """Refuse what is no rate.
 
     Raises:
-        ConfigError: not a whole number above 0.
+        ConfigError: Not a whole number, too low for music, or too high.
     """
-    if not (isinstance(sample_rate, Integral) and sample_rate > 0):
-        raise ConfigError(f"The sample rate is {sample_rate!r}; wanted: a whole number of Hz.")
+    if not isinstance(sample_rate, Integral) or sample_rate not in SAMPLE_RATES:
+        raise ConfigError(
+            f"The sample rate is {sample_rate!r}; allowed: a whole number of Hz from "
+            f"{SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1}."
+        )
 
 
 def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tensor]:
     """Turn blocks into float32 tensors on the CPU, and make sure that they are audio.
+
+    Each is copied: a caller may fill the same memory again for the next block.
 
     Raises:
         AudioError: A sample that is not finite.
@@ -114,9 +120,10 @@ def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tens
     """
     position = 0
     for block in blocks:
-        if not isinstance(block, Tensor):  # torch knows no negative strides and no foreign bytes
-            block = np.ascontiguousarray(block, dtype=np.float32)
-        audio = torch.as_tensor(block).to("cpu", torch.float32)
+        if isinstance(block, Tensor):
+            audio = block.detach().to("cpu", torch.float32, copy=True)
+        else:  # torch knows no negative strides and no foreign bytes
+            audio = torch.from_numpy(np.array(block, dtype=np.float32, order="C"))
         if audio.ndim != 2 or not 1 <= audio.shape[0] <= 64:
             raise ConfigError(
                 f"Audio has the shape {tuple(audio.shape)}; wanted: (channels, time)."
