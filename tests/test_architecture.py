@@ -17,6 +17,7 @@ RULES = {
     "files": "",
     "heap": "",
     "version": "",
+    "usdr": "",
     "words": "errors",
     "resources": "errors",
     "spectral": "errors",
@@ -25,17 +26,17 @@ RULES = {
     "audio": "errors files words resources",
     "networks": "errors words spectral",
     "datasets": "errors files words resources audio",
-    "stream": "errors words audio",
+    "stream": "errors words spectral audio",
     "checkpoints": "errors words schema spectral networks",
     "zoo": "errors files words version resources schema networks checkpoints",
     "ensemble": "errors words spectral stream zoo",
-    "training": "errors files words heap resources schema spectral networks audio checkpoints zoo "
-    "datasets stream synthesis",
+    "training": "errors files words usdr heap resources schema spectral networks audio "
+    "checkpoints zoo datasets stream synthesis",
     "api": "errors words heap resources audio stream zoo ensemble",
     "batch": "errors files words version audio stream zoo ensemble api",
-    "evaluation": "errors files words heap resources schema spectral audio datasets stream zoo "
-    "ensemble api",
-    "web": "errors files words heap version resources schema audio checkpoints stream zoo "
+    "evaluation": "errors files words usdr heap resources schema spectral audio datasets stream "
+    "zoo ensemble api",
+    "web": "errors files words usdr heap version resources schema audio checkpoints stream zoo "
     "ensemble api",
     "cli": "errors words heap version resources schema audio datasets checkpoints stream zoo "
     "ensemble api training batch evaluation web",

@@ -11,10 +11,10 @@ from reference_recipes import Track, demix, demix_flat
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
+from separator.spectral.overlap_add import OverlapAdd, triangle
 from separator.stream.blocks import track_statistics
 from separator.stream.inference import Plan, cut_segments, separate_stream
 from separator.stream.model import Solo
-from separator.stream.overlap_add import OverlapAdd, triangle
 from separator.stream.progress import Monitor
 from separator.stream.runner import Runner
 from separator.stream.segments import RECIPES, Tape

@@ -25,6 +25,7 @@ from separator.ensemble.combine import fit_weights
 from separator.errors import AudioError, ConfigError
 from separator.schema import validate
 from separator.stream.blocks import in_step, track_statistics
+from separator.usdr import usdr_of
 from separator.zoo.cards import AnyCard, Ensemble
 
 _BLOCK = 65536  # samples that are read together
@@ -54,6 +55,17 @@ class Song:
 
     mixture: Path
     stems: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class _Products:
+    """Inner products of the members' errors `(members, members)`, and the energy of the stem."""
+
+    errors: Tensor
+    energy: float
+
+    def usdr(self, errors: Tensor) -> Tensor:
+        return usdr_of(torch.full_like(errors, self.energy), errors)
 
 
 def find_songs(folder: Path) -> list[Song]:
@@ -141,7 +153,7 @@ def fit(
     Raises:
         AudioError: A file can't be read, or a song's files differ in rate, channels or length.
     """
-    found: dict[str, list[Tensor]] = {stem: [] for stem in card.stems}
+    found: dict[str, list[_Products]] = {stem: [] for stem in card.stems}
     for song in songs:
         for stem, products in _error_products(song, card, separators).items():
             found[stem].append(products)
@@ -154,33 +166,29 @@ def _givers(stem: str, separators: Sequence[Separator]) -> list[Separator]:
     return [separator for separator in separators if stem in separator.stems]
 
 
-def _fit(stem: str, products: Sequence[Tensor], givers: Sequence[Separator]) -> Fit:
+def _fit(stem: str, songs: Sequence[_Products], givers: Sequence[Separator]) -> Fit:
     """Solve for the weights of one stem; equal ones where no song says anything."""
     names = [separator.card.name for separator in givers]
-    if not products:
+    if not songs:
         equal = dict.fromkeys(names, 1 / len(names))
         return Fit(stem, equal, dict.fromkeys(names, math.nan), math.nan, 0)
-    weights = fit_weights(sum(products, torch.zeros(())) / len(products))
-    alone = torch.stack([matrix.diagonal() for matrix in products])  # (songs, members)
-    together = torch.stack([weights @ matrix @ weights for matrix in products])
+    relative = [song.errors / song.energy for song in songs]
+    weights = fit_weights(sum(relative, torch.zeros(())) / len(songs))
+    alone = torch.stack([song.usdr(song.errors.diagonal()) for song in songs])  # (songs, members)
+    together = torch.stack([song.usdr(weights @ song.errors @ weights) for song in songs])
     return Fit(
         stem,
         dict(zip(names, weights.tolist(), strict=True)),
-        dict(zip(names, _sdr(alone).tolist(), strict=True)),
-        float(_sdr(together)),
-        len(products),
+        dict(zip(names, alone.mean(0).tolist(), strict=True)),
+        float(together.mean()),
+        len(songs),
     )
-
-
-def _sdr(errors: Tensor) -> Tensor:
-    """Return the mean over songs of the SDR, from error energies relative to the target's."""
-    return -10 * errors.clamp_min(1e-12).log10().mean(0)
 
 
 def _error_products(
     song: Song, card: Ensemble, separators: Sequence[Separator]
-) -> dict[str, Tensor]:
-    """Return the inner products of the members' errors, relative to the energy of each stem."""
+) -> dict[str, _Products]:
+    """Return what a song says of each of its stems; nothing where one is silent."""
     stems = [stem for stem in card.stems if stem in song.stems]
     if not stems:
         return {}
@@ -205,7 +213,9 @@ def _error_products(
                 errors = (members - true).flatten(1)  # (members, channels * time)
                 products[stem] += errors @ errors.T
                 energies[stem] += float(true.square().sum())
-    return {stem: products[stem] / energy for stem, energy in energies.items() if energy > 0}
+    return {
+        stem: _Products(products[stem], energy) for stem, energy in energies.items() if energy > 0
+    }
 
 
 def _estimates(

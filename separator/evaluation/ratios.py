@@ -4,21 +4,19 @@ Sums run over all channels and samples of a song, in float64 and in pieces, so t
 needs no more memory than its signals. Silent references score NaN.
 """
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
 from separator.evaluation.checks import check_mixture, check_pair, chunks, without_silent
-
-_DELTA = 1e-7  # what the challenges add to both energies
+from separator.usdr import RunningUSDR
 
 
 def usdr(references: Tensor, estimates: Tensor) -> Tensor:
     """Return the utterance SDR of whole songs in dB, as the MDX and SDX challenges rank by.
 
-        10 log10 (sum s^2 + 1e-7) / (sum (s - e)^2 + 1e-7)
-
-    The constant keeps the score of a perfect estimate finite; it is far below audible energies.
-    The challenges score silent references too, by the constant alone; here they are NaN.
+    Its definition, and what it is for silent references, is told in `separator.usdr`.
 
     Shape:
         references, estimates: `(stems, channels, time)`
@@ -27,19 +25,15 @@ def usdr(references: Tensor, estimates: Tensor) -> Tensor:
     Raises:
         AudioError: for shapes that differ or samples that are not finite
 
-    Reference: Mitsufuji et al., "Music demixing challenge 2021", arXiv 2108.13559, equation 1;
-    Fabbro et al., "The sound demixing challenge 2023", arXiv 2308.06979.
-
     >>> s = torch.ones(1, 2, 1000)
     >>> round(usdr(s, 0.9 * s).item(), 3)
     20.0
     """
     check_pair(references, estimates)
-    signal, error = _zeros(references), _zeros(references)
-    for s, e in chunks(references, estimates):
-        signal += s.square().sum((-2, -1))
-        error += (s - e).square().sum((-2, -1))
-    return without_silent(_decibels(signal + _DELTA, error + _DELTA), references)
+    running = RunningUSDR()
+    for pieces in chunks(references, estimates):
+        running.add(*pieces)
+    return running.decibels()
 
 
 def sdr_improvement(references: Tensor, estimates: Tensor, mixture: Tensor) -> Tensor:

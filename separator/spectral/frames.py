@@ -11,12 +11,15 @@ Frames, window and edges are those of `STFT`: what comes out is what its transfo
 track would have given.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from separator.spectral.overlap_add import OverlapAdd
 from separator.spectral.stft import STFT
 
 
@@ -36,6 +39,8 @@ def through_stft(
         - yields: `(..., time)`, together as long as the input
     """
     stft = STFT(n_fft, hop_length)
+    window = stft.window.unsqueeze(1)  # (n_fft, 1)
+    adder = OverlapAdd()
     length = 0
 
     def counted() -> Iterator[Tensor]:
@@ -44,16 +49,22 @@ def through_stft(
             length += block.shape[-1]
             yield block
 
-    adder = _OverlapAdd(stft, skip=n_fft // 2)
-    done = 0
-    for spectrogram in _spectrograms(reflected(counted(), n_fft // 2), stft, frames):
-        ready = adder.add(function(spectrogram))
-        # Where the track ended within this group, its mirror image came out too.
-        ready = ready[..., : length - done]
-        done += ready.shape[-1]
-        yield ready
-    if done < length:
-        yield adder.rest(length - done)
+    def sums() -> Iterator[Tensor]:
+        start = 0
+        for spectrogram in _spectrograms(reflected(counted(), n_fft // 2), stft, frames):
+            count = spectrogram.shape[-1]
+            pieces = torch.fft.irfft(function(spectrogram), n=n_fft, dim=-2) * window
+            weights = window.square().expand(-1, count)
+            adder.add_sum(_folded(pieces, hop_length), _folded(weights, hop_length))
+            start += count * hop_length
+            yield adder.take(start)
+        if (rest := adder.finish()) is not None:
+            yield rest
+
+    done = -(n_fft // 2)  # the mirror images of both ends came out, too
+    for piece in sums():
+        yield piece[..., max(0, -done) : max(0, length - done)]
+        done += piece.shape[-1]
 
 
 def reflected(blocks: Iterable[Tensor], samples: int) -> Iterator[Tensor]:
@@ -104,40 +115,9 @@ def _transform(signal: Tensor, stft: STFT) -> Tensor:
     return spectrogram.mT
 
 
-class _OverlapAdd:
-    """Turn frames back into a signal: windowed, added, divided by the sum of squared windows."""
-
-    def __init__(self, stft: STFT, skip: int) -> None:
-        self._window, self._hop = stft.window, stft.hop_length
-        self._skip = skip  # samples of the mirror image at the beginning
-        self._sum: Tensor | None = None  # (..., time), what later frames add to
-        self._weight: Tensor | None = None  # (time,)
-
-    def add(self, spectrogram: Tensor) -> Tensor:
-        """Add frames `(..., freq, frames)`; return the samples that are final."""
-        window = self._window.unsqueeze(1)  # (n_fft, 1)
-        count = spectrogram.shape[-1]
-        pieces = torch.fft.irfft(spectrogram, n=len(window), dim=-2) * window
-        self._sum = self._join(self._sum, pieces)
-        self._weight = self._join(self._weight, window.square().expand(-1, count))
-        return self.rest(count * self._hop)
-
-    def rest(self, samples: int) -> Tensor:
-        """Take the next samples, whether they are final or not."""
-        assert self._sum is not None and self._weight is not None
-        begin = min(self._skip, samples)
-        self._skip -= begin
-        ready = self._sum[..., begin:samples] / self._weight[begin:samples]
-        self._sum, self._weight = self._sum[..., samples:], self._weight[samples:]
-        return ready
-
-    def _join(self, before: Tensor | None, pieces: Tensor) -> Tensor:
-        """Overlap frames `(..., n_fft, frames)`, and add what is left of the ones before."""
-        lead, (size, count) = pieces.shape[:-2], pieces.shape[-2:]
-        length = size + (count - 1) * self._hop
-        folded = F.fold(
-            pieces.reshape(-1, size, count), (1, length), (1, size), stride=(1, self._hop)
-        ).reshape(*lead, length)
-        if before is None:
-            return folded
-        return folded + F.pad(before, (0, length - before.shape[-1]))
+def _folded(pieces: Tensor, hop_length: int) -> Tensor:
+    """Add overlapping frames: `(..., n_fft, frames) -> (..., time)`."""
+    lead, (size, count) = pieces.shape[:-2], pieces.shape[-2:]
+    length = size + (count - 1) * hop_length
+    flat = pieces.reshape(-1, size, count)
+    return F.fold(flat, (1, length), (1, size), stride=(1, hop_length)).reshape(*lead, length)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from separator.errors import ConfigError
-from separator.stream.overlap_add import OverlapAdd
+from separator.spectral.overlap_add import OverlapAdd
 from separator.stream.progress import Monitor
 from separator.stream.segments import RECIPES, Segment, Tape, ValidLength
 from separator.words import nearest

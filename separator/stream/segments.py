@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from separator.errors import ConfigError
-from separator.stream.overlap_add import triangle
+from separator.spectral.overlap_add import triangle
 
 #: Samples that a network wants to see for a stretch of that many: at least as many.
 ValidLength = Callable[[int], int]

@@ -17,6 +17,7 @@ from separator.stream.inference import Plan, separate_stream
 from separator.stream.progress import Monitor
 from separator.synthesis import SAMPLE_RATE, Palette, render_song
 from separator.training.recipe import Generated, Recipe
+from separator.usdr import RunningUSDR
 
 
 def validation_tracks(
@@ -105,8 +106,8 @@ def track_sdr(
 ) -> Tensor:
     """Return the SDR of each stem over a whole track in dB, NaN where the stem is silent.
 
-    10 log10(|target|^2 / |target - estimate|^2), one number for the whole track (uSDR). The track
-    is read, separated and compared as a stream.
+    One number for the whole track, see `separator.usdr`. The track is read, separated and compared
+    as a stream.
 
     Shape:
         - network: `(batch, channels, time) -> (batch, stems, channels, time)`
@@ -115,8 +116,7 @@ def track_sdr(
     Raises:
         Cancelled: where `cancel` is set.
     """
-    power = torch.zeros(len(stems), dtype=torch.float64)
-    error = torch.zeros(len(stems), dtype=torch.float64)
+    running = RunningUSDR()
     start = 0
     blocks = (torch.from_numpy(block) for block in track.blocks())
     for estimates in separate_stream(blocks, network, plan, Monitor(cancel=cancel)):
@@ -124,12 +124,9 @@ def track_sdr(
         if not size:
             continue
         truth = np.stack([track.read(stem, start, size) for stem in stems])
-        targets = torch.from_numpy(truth).double()
-        power += targets.square().sum((1, 2))
-        error += (estimates.double() - targets).square().sum((1, 2))
+        running.add(torch.from_numpy(truth), estimates)
         start += size
-    ratio = power / error.clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.where(power > 0, 10 * torch.log10(ratio), torch.nan)
+    return running.decibels()
 
 
 def excerpt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,10 +10,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from separator.audio.reader import probe
 from separator.errors import AudioError, ConfigError
+from separator.usdr import RunningUSDR
 from separator.web.jobs import Job
 from separator.web.overview import Block
 from separator.web.service import Request, Service
@@ -21,7 +23,6 @@ from separator.web.songs import Song, Track, adopt
 LETTERS = ("X", "Y")
 PADDING = 0.2  # seconds that a lossy reference may differ from its song in length
 REFERENCE = "Reference"
-_DELTA = 1e-7  # added to both energies, as by `separator.evaluation.ratios.usdr`
 
 
 def submit(
@@ -160,8 +161,7 @@ def scores(song: Song, check: Callable[[], None] = lambda: None) -> dict[str, di
     Silent references have none. `check` is called before each block; what it raises ends the
     reading.
 
-    Reference: 10 log10(|s|^2 / |s - e|^2), the uSDR of the Music Demixing Challenge 2021,
-    Mitsufuji et al. 2022, arXiv 2108.13559, equation 1.
+    It is the uSDR of `separator.usdr`.
     """
     truths = {track.name: track for track in song.tracks if track.group == REFERENCE}
     found: dict[str, dict[str, float]] = {}
@@ -175,9 +175,9 @@ def scores(song: Song, check: Callable[[], None] = lambda: None) -> dict[str, di
 
 def _sdr(reference: Iterable[Block], estimate: Iterable[Block]) -> float | None:
     """Compare what both have: a lossy reference may be a little shorter than its song."""
-    signal = noise = 0.0
+    running = RunningUSDR()
     for true, guess in zip(reference, estimate, strict=False):
         size = min(true.shape[1], guess.shape[1])
-        signal += float(np.square(true[:, :size], dtype=np.float64).sum())
-        noise += float(np.square(true[:, :size] - guess[:, :size], dtype=np.float64).sum())
-    return float(10 * np.log10((signal + _DELTA) / (noise + _DELTA))) if signal else None
+        running.add(torch.from_numpy(true[:, :size]), torch.from_numpy(guess[:, :size]))
+    score = float(running.decibels())
+    return None if math.isnan(score) else score

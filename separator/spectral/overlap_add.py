@@ -34,25 +34,37 @@ class OverlapAdd:
         `(..., ready)`.
         """
         if self._sum is None:
-            self._sum = estimate.new_zeros(*estimate.shape[:-1], 0)
-            self._total = estimate.new_zeros(0)
-        ready = self._take(start - self._start)
-        size = estimate.shape[-1]
+            self._begin(estimate)
+        ready = self.take(start)
         weights = weights.to(estimate)
+        self.add_sum(estimate * weights, weights)
+        return ready
+
+    def add_sum(self, estimates: Tensor, weights: Tensor) -> None:
+        """Add a sum of weighted segments, and of their weights, where `take` has ended."""
+        if self._sum is None:
+            self._begin(estimates)
+        assert self._sum is not None
+        size = estimates.shape[-1]
         missing = max(0, size - self._sum.shape[-1])
         self._sum = F.pad(self._sum, (0, missing))
         self._total = F.pad(self._total, (0, missing))
-        self._sum[..., :size] += estimate * weights
+        self._sum[..., :size] += estimates
         self._total[:size] += weights
-        return ready
 
-    def finish(self) -> Tensor | None:
-        """Return all that is left; None where nothing was added."""
-        return None if self._sum is None else self._take(self._sum.shape[-1])
-
-    def _take(self, samples: int) -> Tensor:
+    def take(self, end: int) -> Tensor:
+        """Return what lies before sample `end` and hasn't been taken: the caller knows it final."""
         assert self._sum is not None
+        samples = end - self._start
         ready = self._sum[..., :samples] / self._total[:samples]
         self._sum, self._total = self._sum[..., samples:], self._total[samples:]
         self._start += samples
         return ready.cpu()
+
+    def finish(self) -> Tensor | None:
+        """Return all that is left; None where nothing was added."""
+        return None if self._sum is None else self.take(self._start + self._sum.shape[-1])
+
+    def _begin(self, like: Tensor) -> None:
+        self._sum = like.new_zeros(*like.shape[:-1], 0)
+        self._total = like.new_zeros(0)
