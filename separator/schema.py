@@ -17,6 +17,9 @@ from separator.words import nearest, one_line
 
 SAFE_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+#: More than any card, recipe or bag needs; files of strangers are read, too.
+_MOST_TEXT, _MOST_VALUES, _MOST_DEPTH = 1_000_000, 100_000, 50
+
 Model = TypeVar("Model", bound=BaseModel)
 
 Count = Annotated[int, Field(gt=0)]
@@ -44,7 +47,9 @@ def read_yaml(path: Path, loader: type[Any] = SAFE_LOADER) -> dict[str, Any]:
         ConfigError: the file can't be read, isn't YAML, or isn't a mapping.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        text = _read_text(path)
+        _check_size(text, loader)
+        data = yaml.load(text, Loader=loader)
     except OSError as error:
         raise ConfigError(f"Can't read '{path}': {error.strerror}.") from error
     except (yaml.YAMLError, ValueError) as error:  # impossible dates, bytes that are no text
@@ -52,6 +57,49 @@ def read_yaml(path: Path, loader: type[Any] = SAFE_LOADER) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"'{path}' holds {type(data).__name__}, expected a mapping of fields.")
     return data
+
+
+def _read_text(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        text = file.read(_MOST_TEXT + 1)
+    if len(text) > _MOST_TEXT:
+        raise ValueError(f"it has more than {_MOST_TEXT:,} characters")
+    return text
+
+
+def _check_size(text: str, loader: type[Any]) -> None:
+    """Refuse, before anything is built, what would grow: by aliases of aliases, or in depth.
+
+    Raises:
+        ValueError: Too many values once aliases are written out, too deep, or an alias of itself.
+    """
+    sizes: dict[str, int] = {}  # of what has an anchor, written out
+    open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor, and values inside so far
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ValueError(f"the alias '*{event.anchor}' stands for nothing before it")
+            _grow(open_nodes, sizes[event.anchor])
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, 0))
+            if len(open_nodes) > _MOST_DEPTH:
+                raise ValueError(f"it is more than {_MOST_DEPTH} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = size + 1
+            _grow(open_nodes, size + 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+            _grow(open_nodes, 1)
+
+
+def _grow(open_nodes: list[tuple[str | None, int]], size: int) -> None:
+    anchor, before = open_nodes[-1]
+    open_nodes[-1] = (anchor, before + size)
+    if before + size > _MOST_VALUES:
+        raise ValueError(f"it holds more than {_MOST_VALUES:,} values, aliases written out")
 
 
 def _yaml_problem(error: yaml.YAMLError | ValueError) -> str:

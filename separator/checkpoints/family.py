@@ -6,11 +6,12 @@ of settings beside it is asked only for what shapes can't tell.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from separator.checkpoints.states import State, load_state
+from separator.checkpoints.states import State, check_fit
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
 from separator.words import nearest
@@ -49,20 +50,21 @@ class ForeignModel:
     note: str | None = None
 
     def check(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Build the network and give it the weights.
+        """Compare the weights with the network's, by their shapes.
 
         Raises:
             ConfigError: a hyper-parameter is unknown or impossible.
             ModelError: the weights don't fit, or hold numbers that aren't finite.
         """
-        network = build_network(
+        build = partial(
+            build_network,
             self.network,
             stems=self.stems,
             sample_rate=self.sample_rate,
             channels=self.channels,
             **self.parameters,
         )
-        load_state(network, state, where=where)
+        check_fit(build, state, where=where)
         for key, value in state.items():
             if not value.isfinite().all():
                 raise ModelError(f"'{where}' holds numbers that aren't finite, in '{key}'.")

@@ -22,7 +22,7 @@ from separator.checkpoints.family import ForeignModel
 from separator.checkpoints.mdx_onnx import identify
 from separator.checkpoints.msst import read_msst
 from separator.checkpoints.packages import is_package, read_package
-from separator.checkpoints.states import State, name_target, read_state
+from separator.checkpoints.states import State, guarded, name_target, read_state
 from separator.checkpoints.vocal_remover import is_cascade, read_cascade
 from separator.errors import ConfigError, ModelError
 from separator.networks.open_unmix import infer_hyperparameters
@@ -43,15 +43,13 @@ def read_model(
         ModelError: the checkpoint is damaged, hostile, of an unknown architecture, or doesn't fit.
         ConfigError: something is missing that only the user knows, or isn't supported.
     """
-    if config is not None and config.suffix == ".json":
-        return _cascade(checkpoint, config, stems)
-    if config is not None:
-        return _renamed(read_msst(checkpoint, config), stems, checkpoint)
-    try:
+    with guarded(checkpoint):
+        if config is not None and config.suffix == ".json":
+            return _cascade(checkpoint, config, stems)
+        if config is not None:
+            return _renamed(read_msst(checkpoint, config), stems, checkpoint)
         model, state = _reader(checkpoint)(checkpoint, stems)
-    except OSError as error:
-        raise ModelError(f"Can't read '{checkpoint}': {error.strerror or error}.") from error
-    model.check(state, checkpoint.name)
+        model.check(state, checkpoint.name)
     return model
 
 
@@ -247,6 +245,11 @@ def read_folder(folder: Path) -> tuple[ForeignModel, State]:
         ModelError: a file is missing, damaged or hostile, or the networks don't go together.
         ConfigError: `separator.json` can't be read.
     """
+    with guarded(folder):
+        return _read_folder(folder)
+
+
+def _read_folder(folder: Path) -> tuple[ForeignModel, State]:
     settings = _settings(folder)
     names = sorted(path.stem for path in folder.glob("*.json") if path.stem != "separator")
     found = {name: sorted(folder.glob(f"{name}*.pth")) for name in names}

@@ -11,6 +11,7 @@ As in Demucs itself, arguments that its classes no longer know are left out.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from separator.checkpoints.demucs_formats import from_demucs_kwargs, from_demucs_v2, known_kwargs
 from separator.checkpoints.diffq import dequantize, is_quantized
 from separator.checkpoints.pickles import StandIn, read_pickle
+from separator.checkpoints.states import refuse_unusual, without_values
 from separator.errors import ModelError
 from separator.networks import build_network
 
@@ -89,7 +91,10 @@ def read_package(path: Path) -> Package:
         network, {key: value for key, value in arguments.items() if key in known}
     )
     if is_quantized(state):
-        state = dequantize(state, _shapes(network, hyperparameters))
+        shapes = _shapes(network, hyperparameters, _count(state), path.name)
+        state = dequantize(state, shapes)
+    elif tensors := {key: value for key, value in state.items() if isinstance(value, Tensor)}:
+        refuse_unusual(tensors, path)
     return Package(network, hyperparameters, float(kwargs.get("segment", _SEGMENT)), dict(state))
 
 
@@ -123,9 +128,16 @@ def _name(klass: Any) -> str:
     return klass.name
 
 
-def _shapes(network: str, hyperparameters: dict[str, Any]) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        built = build_network(network, **hyperparameters)
+def _count(state: Mapping[str, Any]) -> int:
+    """Count the parameters of a quantised state."""
+    return sum(len(state.get(key) or ()) for key in ("quantized", "others", "float16"))
+
+
+def _shapes(
+    network: str, hyperparameters: dict[str, Any], parameters: int, where: str
+) -> dict[str, torch.Size]:
+    build = partial(build_network, network, **hyperparameters)
+    built = without_values(build, parameters, where=where)
     return {key: value.shape for key, value in built.state_dict().items()}
 
 

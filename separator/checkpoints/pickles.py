@@ -72,7 +72,9 @@ def read_pickle(path: Path) -> Any:
         OSError: it can't be read.
     """
     is_zip = zipfile.is_zipfile(path)
-    if not is_zip:
+    if is_zip:
+        _refuse_compressed(path)
+    else:
         _require_old_torch_file(path)
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
@@ -91,6 +93,20 @@ def read_pickle(path: Path) -> Any:
             f"'{path}' is damaged or not a PyTorch checkpoint ({type(error).__name__}: {reason}). "
             "Download it again."
         ) from error
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse what would be larger in memory than on disk; `torch.save` doesn't compress."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inflated = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ModelError(f"'{path}' is damaged ({error}). Download it again.") from error
+    if inflated > path.stat().st_size:
+        raise ModelError(
+            f"'{path}' is a compressed archive, which no training program writes. Get the weights "
+            "as .safetensors."
+        )
 
 
 def _require_old_torch_file(path: Path) -> None:

@@ -15,19 +15,26 @@ file --read_state--> {parameter: tensor} --load_state--> network
 - `onnx`: MDX-Net models of Ultimate Vocal Remover; the graph itself is the parameter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from separator.checkpoints.pickles import read_pickle
-from separator.errors import ModelError
+from separator.errors import ModelError, SeparatorError
+from separator.words import one_line
 
 State = dict[str, Tensor]
 
 #: Where training programs put the parameters inside their checkpoints, the best ones first.
 _WRAPPERS = ("best_state", "model_state_dict", "state_dict", "state", "model")
+_MOST_WRAPPERS = 5
+_CPU = torch.device("cpu")
 #: What wrapping a network adds in front of every key.
 _PREFIXES = ("module.", "model.")
 #: Parts of keys that give away graphs which look like a supported one, and are not.
@@ -52,16 +59,89 @@ def read_state(path: Path, format: str, stems: Sequence[str] = ()) -> State:
         ModelError: the file is damaged, asks for code to be run, or holds no parameters.
         ConfigError: a Demucs file's arguments ask for something that isn't supported.
     """
-    try:
+    with guarded(path):
         state = FORMATS[format](path)
-    except OSError as error:
-        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
     problem = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
     if problem is not None or not state:
         found = f"'{problem}' is a {type(state[problem]).__name__}" if problem else "it is empty"
         raise ModelError(f"'{path}' holds no plain set of parameters ({found}).")
+    refuse_unusual(state, path)
     _refuse_variants(state, path)
     return name_target(state, stems[0]) if format == "open_unmix" and stems else state
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged or hostile file makes its reader raise into one line.
+
+    Raises:
+        ModelError: The file can't be read or understood.
+    """
+    try:
+        yield
+    except SeparatorError:
+        raise
+    except OSError as error:
+        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
+    except Exception as error:
+        reason = one_line(error)[:120]
+        raise ModelError(
+            f"'{path}' is damaged, or no file of its kind ({type(error).__name__}: {reason})."
+        ) from error
+
+
+def check_fit(build: Callable[[], nn.Module], state: Mapping[str, Tensor], *, where: str) -> None:
+    """Compare parameters with a network's by shape alone, before the network takes any memory.
+
+    Args:
+        build: Builds the network.
+        state: Parameters of a file that nobody vouches for, its hyper-parameters included.
+        where: Source of the parameters, for the error.
+
+    Raises:
+        ModelError: The network would have far more parameters than the file, or others.
+        ConfigError: A hyper-parameter is unknown or impossible.
+    """
+    _compare(without_values(build, len(state), where=where), state, where)
+
+
+def without_values(build: Callable[[], nn.Module], parameters: int, *, where: str) -> nn.Module:
+    """Build a network that has shapes and no values.
+
+    Args:
+        build: Builds the network.
+        parameters: Number of those that there are values for.
+        where: Source of the hyper-parameters, for the error.
+
+    Raises:
+        ModelError: The network would have far more parameters.
+        ConfigError: A hyper-parameter is unknown or impossible.
+    """
+    most, here = 2 * parameters + 100, threading.get_ident()
+    count = 0
+
+    def note(*_: object) -> None:
+        nonlocal count
+        if threading.get_ident() == here:
+            count += 1
+            if count > most:
+                raise _TooMany
+
+    hook = register_module_parameter_registration_hook(note)
+    try:
+        with torch.device("meta"):
+            return build()
+    except _TooMany:
+        raise ModelError(
+            f"The hyper-parameters of '{where}' ask for more than {most} parameters, the file has "
+            f"{parameters}: it is damaged."
+        ) from None
+    finally:
+        hook.remove()
+
+
+class _TooMany(BaseException):
+    """More parameters than a file can fill; no error of a network, which would be caught."""
 
 
 def name_target(state: Mapping[str, Tensor], stem: str) -> State:
@@ -85,6 +165,11 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], *, where: str) -
     Raises:
         ModelError: keys are missing or left over, or shapes differ.
     """
+    _compare(network, state, where)
+    network.load_state_dict(dict(state))
+
+
+def _compare(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     own = network.state_dict()
     problems = [
         _summary("missing", [key for key in own if key not in state]),
@@ -103,7 +188,6 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], *, where: str) -
             f"The weights of '{where}' don't fit {type(network).__name__}: {'; '.join(told)}. "
             "Its hyper-parameters or its architecture are others."
         )
-    network.load_state_dict(dict(state))
 
 
 def _summary(what: str, keys: list[str], limit: int = 3) -> str:
@@ -188,7 +272,9 @@ FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def _unwrap(data: Any) -> dict[str, Any]:
     """Find the parameters inside a training checkpoint, and give them their plain names."""
-    while isinstance(data, Mapping):
+    for _ in range(_MOST_WRAPPERS):  # one may hold itself
+        if not isinstance(data, Mapping):
+            break
         inner = next((data[key] for key in _WRAPPERS if isinstance(data.get(key), Mapping)), None)
         if inner is None:
             break
@@ -200,6 +286,21 @@ def _unwrap(data: Any) -> dict[str, Any]:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def refuse_unusual(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that aren't a plain stretch of the file: they may grow when they are used.
+
+    Raises:
+        ModelError: A tensor is sparse, repeats its values, or has none.
+    """
+    for key, value in state.items():
+        plain = value.layout == torch.strided and not value.is_quantized and value.device == _CPU
+        if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise ModelError(
+                f"'{path}' holds '{key}' in a form that no training program writes (sparse, "
+                "repeated or without values); save it as plain tensors."
+            )
 
 
 def _refuse_variants(state: State, path: Path) -> None:

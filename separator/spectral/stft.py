@@ -64,7 +64,7 @@ class STFT(nn.Module):
         values = torch.hann_window(win_length) if window == "hann" else torch.ones(win_length)
         self.window: Tensor
         self.register_buffer("window", values, persistent=False)
-        self.scale = float(values.square().sum().sqrt()) if normalized == "window" else None
+        self.by_window = normalized == "window"
 
     @property
     def bins(self) -> int:
@@ -88,8 +88,8 @@ class STFT(nn.Module):
                 normalized=self.normalized,
                 return_complex=True,
             )
-            if self.scale:
-                spectrogram /= self.scale
+            if self.by_window:
+                spectrogram /= self.window.norm()
         return spectrogram.view(batch, channels, *spectrogram.shape[1:])
 
     def extended(self, time: int) -> int:
@@ -113,7 +113,7 @@ class STFT(nn.Module):
         with torch.autocast(spectrogram.device.type, enabled=False):
             flat = spectrogram.flatten(0, -3)
             signal = torch.istft(
-                flat * self.scale if self.scale else flat,
+                flat * self.window.norm() if self.by_window else flat,
                 self.n_fft,
                 self.hop_length,
                 self.window.numel(),

@@ -74,18 +74,19 @@ def read_model(
 def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":
     """Read a Demucs file, and the card with the hyper-parameters that stand in the file."""
     from separator.checkpoints.packages import read_package
+    from separator.checkpoints.states import check_fit, guarded
 
-    try:
+    with guarded(path):
         package = read_package(path)
-    except OSError as error:
-        raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
     if package.network != card.network:
         raise ModelError(
             f"'{path}' holds the network '{package.network}', '{card.name}' says '{card.network}'."
         )
     own = ("stems", "sample_rate", "channels")
     parameters = {k: value for k, value in package.hyperparameters.items() if k not in own}
-    return card.model_copy(update={"parameters": parameters}), package.state
+    found = card.model_copy(update={"parameters": parameters})
+    check_fit(lambda: build(found), package.state, where=card.name)
+    return found, package.state
 
 
 def build(card: Card) -> "nn.Module":
