@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from training_songs import RATE, STEMS, folder_options, plan_of, stream, write_s
 from separator.datasets import DatasetError, Track, open_dataset
 from separator.errors import ConfigError
 from separator.schema import validate
+from separator.training.data import batches as batches_module
 from separator.training.data import cache as cache_module
 from separator.training.data import sources
 from separator.training.data.batches import Batches
@@ -212,6 +215,54 @@ def test_workers_change_nothing(tmp_path):
     assert all(map(torch.equal, batches, alone))
     batches.load_state_dict({"position": 2})
     assert [torch.equal(batch, alone[2]) for batch in batches] == [True]
+
+
+SMALL_SHARED_MEMORY = """
+import torch
+from separator.training.data.batches import Batches
+
+class Numbers:
+    def __getitem__(self, position):
+        return torch.full((2, 4, 2, 44100), float(position))
+
+if __name__ == "__main__":
+    batches = Batches(Numbers(), 6, workers=1)
+    print([float(batch.mean()) for batch in batches])
+    batches.close()
+"""
+
+
+@pytest.mark.slow
+def test_batches_arrive_where_shared_memory_is_small(tmp_path):
+    """Each takes 2.8 MB of the 512 kB that there are, as in a container."""
+    (tmp_path / "program.py").write_text(SMALL_SHARED_MEMORY)
+    script = f"""mount -t tmpfs -o size=512k tmpfs /dev/shm || exit 77
+        exec {sys.executable} program.py"""
+    try:
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
+        pytest.skip("mounting is not allowed here")
+    assert (done.returncode, done.stdout) == (0, "[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]\n"), done.stderr
+    assert done.stderr == ""
+
+
+def test_a_batch_that_memory_cannot_share_is_handed_over(monkeypatch):
+    def full(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    source = [torch.arange(6.0), torch.ones(6)]
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    items = [batches_module._Items(source)[position] for position in range(2)]
+    assert [type(item) for item in items] == [np.ndarray] * 2
+    assert all(torch.equal(torch.as_tensor(a), b) for a, b in zip(items, source, strict=True))
 
 
 # --- songs on disk

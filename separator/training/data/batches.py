@@ -1,13 +1,19 @@
 """A stream of batches that can be left and entered anywhere."""
 
+from __future__ import annotations
+
 import signal
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+Batch: TypeAlias = Tensor | npt.NDArray[np.float32]
 
 
 class Source(Protocol):
@@ -41,12 +47,12 @@ class Batches:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield what is left of the epoch; count a batch before it is used."""
-        batches: Iterable[Tensor] = map(self.source.__getitem__, _Rest(self))
+        batches: Iterable[Batch] = map(self.source.__getitem__, _Rest(self))
         if self._loader is not None:
             batches = self._loader
         for batch in batches:
             self.position += 1
-            yield batch
+            yield torch.as_tensor(batch)
 
     def close(self) -> None:
         """End the processes that load.
@@ -78,14 +84,23 @@ class _Rest:
         return iter(range(start, (start // steps + 1) * steps))
 
 
-class _Items(Dataset[Tensor]):
-    """A source in the shape that workers know."""
+class _Items(Dataset[Batch]):
+    """A source in the shape that workers know.
+
+    Batches travel in shared memory, where there is room: containers have 64 MB of it. Others are
+    written to a pipe. Left to its loader, torch would find out in a thread that loses the batch.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def __getitem__(self, position: int) -> Tensor:
-        return self.source[position]
+    def __getitem__(self, position: int) -> Batch:
+        batch = self.source[position]
+        try:
+            batch.share_memory_()
+        except RuntimeError:
+            return batch.numpy()
+        return batch
 
 
 def outlive_one_signal(_worker: int) -> None:
@@ -102,10 +117,15 @@ def outlive_one_signal(_worker: int) -> None:
         signal.signal(number, ignore)
 
 
-def _loader(source: Source, positions: Iterable[int], workers: int) -> DataLoader[Tensor]:
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _loader(source: Source, positions: Iterable[int], workers: int) -> DataLoader[Batch]:
     return DataLoader(
         _Items(source),
         batch_size=None,
+        collate_fn=_as_it_is,
         sampler=positions,
         num_workers=workers,
         persistent_workers=True,
