@@ -47,7 +47,7 @@ def test_models_estimates_and_oracles_in_one_pass(run, estimates, tmp_path):
 
 def test_scores_are_those_of_their_definition(run, estimates, tmp_path):
     """Half the level is 20 log10 2 dB of SDR, and no distortion that a filter couldn't make."""
-    run("--estimates", estimates, "--metric", "csdr", "--metric", "csir", "--report")
+    run("--estimates", estimates, "--metric", "csdr, csir", "--report")
     rows = {
         (row["stem"], row["metric"]): float(row["score"])
         for row in table(tmp_path / "results" / "summary.csv")

@@ -101,6 +101,6 @@ def test_the_command_says_how_to_go_on_after_a_signal(cli, monkeypatch, number, 
 
     monkeypatch.setattr("separator.training.run.train", stop)
     Path("small.yaml").write_text(yaml.safe_dump(TINY))
-    result = cli("train", "--config", "small.yaml", code=code)
+    result = cli("train", "--config", "small.yaml", "--output", "my runs/a&b", code=code)
     assert f"Stopped at step 3 by {number.name}" in result.stderr
-    assert "separator train --output runs/small --resume" in result.stderr
+    assert "separator train --output 'my runs/a&b' --resume" in result.stderr  # for any shell

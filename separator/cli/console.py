@@ -6,6 +6,7 @@ Either may be closed (cron jobs, daemons), full, or a pipe whose reader has gone
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,15 @@ def _send_nowhere(stream: TextIO) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
+
+
+def command(*words: object) -> str:
+    """Write a command so that a shell takes it as it is meant.
+
+    >>> command("separate", "My Song.mp3")
+    "separator separate 'My Song.mp3'"
+    """
+    return shlex.join(["separator", *map(str, words)])
 
 
 def error(text: str) -> None:

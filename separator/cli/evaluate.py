@@ -63,11 +63,15 @@ def evaluate(
     ] = None,
     oracle: Annotated[
         list[str] | None,
-        typer.Option(help="irm, ibm, icm, mwf, all or none.", rich_help_panel=_METHODS),
+        typer.Option(
+            metavar="A,B", help="irm, ibm, icm, mwf, all or none.", rich_help_panel=_METHODS
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="csdr, usdr, si_sdr, ... or all.", rich_help_panel=_SCORES),
+        typer.Option(
+            metavar="A,B", help="csdr, usdr, si_sdr, ... or all.", rich_help_panel=_SCORES
+        ),
     ] = None,
     embedding: Annotated[
         str | None,
@@ -126,13 +130,13 @@ def evaluate(
         "shifts": shifts,
         "offline": offline,
     }
-    metrics = choose_metrics(metric or ())
+    metrics = choose_metrics(_all_words(metric))
     choose_engine(engine)
     network = parse_embedding(embedding) if embedding else None
     if network:
         metrics = (*metrics, *network.metrics())  # loaded now, so that a mistake shows now
     models = _models(model or (), settings)
-    bounds = _bounds(oracle or ("irm1",))
+    bounds = _bounds(_all_words(oracle) or ["irm1"])
     dataset, failures = _open(data, kind, split, stems, limit, quiet=quiet)
     if not allow_leak:
         for card in (card for one in models for card in one.cards):
@@ -243,6 +247,11 @@ def _models(names: Sequence[str], settings: dict[str, Any]) -> "list[Model]":
     for one in found:
         Settings(**{key: settings[key] for key in keys}).check(resolve(one.card).models)
     return found
+
+
+def _all_words(given: Sequence[str] | None) -> list[str]:
+    """Take lists apart: `--metric csdr,usdr` is `--metric csdr --metric usdr`."""
+    return [word for text in given or () for word in words(text)]
 
 
 def _bounds(names: Sequence[str]) -> "list[Method]":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from separator.cli.console import console, cut, line, message, printable, show, table
+from separator.cli.console import command, console, cut, line, message, printable, show, table
 from separator.cli.recommend import recommend
 from separator.cli.values import one_of
 from separator.errors import ConfigError, ModelError
@@ -177,7 +177,8 @@ def add(
     message(f"Added '{card.name}' ({kind}): {_stems(card)}.")
     if card.note:
         message(f"{card.name}: {card.note}")
-    message(f"Use it with: separator separate song.mp3 -o stems --model {card.name}")
+    use = command("separate", "song.mp3", "-o", "stems", "--model", card.name)
+    message(f"Use it with: {use}")
     line(card.path)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from separator.cli.console import line, message
+from separator.cli.console import command, line, message
 from separator.cli.values import one_of
 from separator.errors import ConfigError
 from separator.words import megabytes, nearest
@@ -67,7 +67,7 @@ def _giving(stem: str, goals: dict[str, Goal]) -> dict[str, Goal]:
         stems = sorted(set().union(*known.values()))
         raise ConfigError(
             f"--stem is '{stem}'; recommendations are for: {', '.join(stems)}."
-            f"{nearest(stem, stems)} `separator models --stem {stem}` lists all models."
+            f"{nearest(stem, stems)} `{command('models', '--stem', stem)}` lists all models."
         )
     return found
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from separator.cli.console import line, message, printable, show, table
+from separator.cli.console import command, line, message, printable, show, table
 from separator.errors import ConfigError, SeparatorError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def train(
         _show_problems(error)
         raise
     except Stopped as stop:
-        message(f"{stop} Go on with: separator train --output {folder} --resume")
+        message(f"{stop} Go on with: {command('train', '--output', folder, '--resume')}")
         raise typer.Exit(0 if stop.signal.name == "SIGTERM" else 130) from stop
     if not result.first:
         return
@@ -86,7 +86,7 @@ def train(
     planned = min(until or recipe.steps, recipe.steps)
     early = f" of {planned}, the last {recipe.patience} validations without a better SDR"
     done = f"{result.step} steps{early if result.step < planned else ''}{score}"
-    message(f"Trained {done}. Next: separator train export {folder} FOLDER")
+    message(f"Trained {done}. Next: {command('train', 'export', folder, 'FOLDER')}")
     line(folder)
 
 
@@ -120,7 +120,8 @@ def export(
     card = export(source, folder, name=name, licence=licence, description=description)
     path = folder / f"{card.name}.yaml"
     message(f"Exported '{card.name}' ({megabytes(card.weights.bytes)}): {', '.join(card.stems)}.")
-    message(f"Use it with: separator separate song.mp3 -o stems --model {path}")
+    use = command("separate", "song.mp3", "-o", "stems", "--model", path)
+    message(f"Use it with: {use}")
     line(path)
 
 
