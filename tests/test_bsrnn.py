@@ -27,7 +27,7 @@ def build(**options):
 
 @pytest.mark.parametrize("bands", ["musical", "bark", "erb"])
 def test_agrees_with_the_reference_implementation(bands):
-    assert reference.relative_error(f"bsrnn_{bands}") < 1e-5
+    assert reference.relative_error(f"bsrnn_{bands}") < reference.ROUNDING
 
 
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])

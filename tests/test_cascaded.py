@@ -42,7 +42,7 @@ def error(estimates: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_agrees_with_the_reference(name):
     """From the waveform to the waveforms of both stems."""
-    assert reference.relative_error(name) < 5e-6
+    assert reference.relative_error(name) < reference.ROUNDING
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def build(name="open_unmix", **options):
 
 @pytest.mark.parametrize("case", ["open_unmix", "open_unmix_targets", "x_umx"])
 def test_agrees_with_the_reference_implementation(case):
-    assert reference.relative_error(case) < 1e-5
+    assert reference.relative_error(case) < reference.ROUNDING
 
 
 @pytest.mark.parametrize(

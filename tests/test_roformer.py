@@ -23,7 +23,7 @@ def seeded():
 
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_the_reference_implementation(case):
-    assert reference.relative_error(case) < 1e-5
+    assert reference.relative_error(case) < reference.ROUNDING
 
 
 @pytest.mark.oracle

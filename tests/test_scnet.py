@@ -21,7 +21,7 @@ IHF = {**XL, "band_kernels": [3, 4, 4], "band_strides": [1, 4, 4], "conv_depths"
 
 @pytest.mark.parametrize("case", ["scnet", "scnet_masked"])
 def test_agrees_with_the_reference_implementation(case):
-    assert reference.relative_error(case) < 1e-5
+    assert reference.relative_error(case) < reference.ROUNDING
 
 
 @pytest.mark.parametrize(

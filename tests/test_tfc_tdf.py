@@ -12,7 +12,7 @@ TINY = {**DRUMS, "bins": 64, "scales": 2, "width": 4, "growth": 2, "stems": ["vo
 
 
 def test_agrees_with_the_reference_implementation():
-    assert reference.relative_error("tfc_tdf") < 1e-5
+    assert reference.relative_error("tfc_tdf") < reference.ROUNDING
 
 
 @pytest.mark.parametrize(
