@@ -168,7 +168,7 @@ def work(kind: str, name: str, options: argparse.Namespace) -> None:
     if kind == "reference":
         network = BUILDERS[name](parameters).eval()
     else:
-        keep_freed_memory()  # as Separator does
+        keep_freed_memory()  # as the program does
         network = build_network(name, **parameters).eval()
     network.load_state_dict(reference.weights(network.state_dict()))
     if kind == "bfloat16":

@@ -30,9 +30,8 @@ from separator.audio.resample import Block
 from separator.audio.stems import StemWriter
 from separator.ensemble.assemble import Settings, assemble
 from separator.errors import AudioError, ConfigError, ModelError
-from separator.heap import keep_freed_memory
 from separator.resources import DEFAULT_MODEL
-from separator.stream.adapt import Adapter, check_rate, checked, pair_channels
+from separator.stream.adapt import Adapter, as_audio, check_rate, checked, pair_channels
 from separator.stream.blocks import track_statistics
 from separator.stream.prefetch import prefetch
 from separator.stream.progress import Monitor, Progress
@@ -121,8 +120,6 @@ class Separator:
     ) -> None:
         self.card = model if isinstance(model, Card | Ensemble) else find_card(str(model))
         self.device = pick_device(device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.precision = pick_precision(precision, self.device)
         self._augmentations = tuple(augmentations)
         settings = Settings(segment, overlap, batch_size, shifts, seed)
@@ -208,7 +205,7 @@ class Separator:
             Cancelled: Where `cancel` is set.
         """
         check_rate(sample_rate)
-        audio = next(checked([mixture], sample_rate))
+        audio = as_audio(mixture, sample_rate)
         if not audio.shape[-1]:
             raise AudioError("The audio has no samples; at least one is needed.")
         blocks = torch.split(audio, _BLOCK, dim=-1)
@@ -433,6 +430,7 @@ def load_model(name: str, *, offline: bool = False) -> nn.Module:
 def _load(tree: Tree, offline: bool) -> nn.Module:
     """Load what runs as one network."""
     never = offline or None  # None asks $SEPARATOR_OFFLINE
-    if isinstance(tree.card, Ensemble):
-        return load_joined(tree.card, tree.models, offline=never)
-    return load_network(tree.card, offline=never)
+    with torch.device("cpu"):  # whatever the caller's default
+        if isinstance(tree.card, Ensemble):
+            return load_joined(tree.card, tree.models, offline=never)
+        return load_network(tree.card, offline=never)

@@ -1,5 +1,7 @@
 """Options that several commands take, in one wording: what to say of a run, not of its purpose."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer
@@ -37,3 +39,12 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never download.", rich
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print failures only.", rich_help_panel=RUN)
 ]
+
+
+def keep_memory(device: str) -> None:
+    """Let this process keep freed memory if networks run on its processor."""
+    from separator.heap import keep_freed_memory
+    from separator.stream.runner import pick_device
+
+    if pick_device(device).type == "cpu":
+        keep_freed_memory()

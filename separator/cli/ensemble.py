@@ -64,6 +64,7 @@ def fit(
     values.make_folder(folder)
     for member in cards:
         fetch_weights(member)
+    common.keep_memory(device)
     separators = [Separator(member, device=device, overlap=overlap) for member in cards]
     fits = fitting.fit(card, separators, found, lambda song: message(f"{song.mixture.parent}"))
     path = write_card(fitting.with_weights(card, fits, len(found)), folder)

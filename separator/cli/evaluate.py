@@ -217,6 +217,7 @@ def leaderboard(
         from separator.api import Separator
 
         fetch_weights(card, quiet=quiet)
+        common.keep_memory(device)
         options = Options(output=output, stems=wanted, residual=residual, existing=existing)
         with Display(len(planned), quiet=quiet) as display:
             result = run(planned, Separator(card, device=device), options, on_event=display)
@@ -241,6 +242,7 @@ def _models(names: Sequence[str], settings: dict[str, Any]) -> "list[Model]":
     from separator.stream.runner import pick_device, pick_precision
     from separator.zoo.members import resolve
 
+    common.keep_memory(settings["device"])
     pick_precision(settings["precision"], pick_device(settings["device"]))
     found = [Model(chosen_card(name), settings) for name in names]
     keys = ("segment", "overlap", "batch_size", "shifts")

@@ -258,6 +258,7 @@ def _load(card: "AnyCard", *, quiet: bool, offline: bool, **settings: Any) -> "S
     from separator.cli.models import fetch_weights
 
     fetch_weights(card, offline=offline, quiet=quiet)
+    common.keep_memory(settings["device"])
     separator = Separator(card, offline=offline, **settings)
     synthetic = "synthetic" in card.training_data.lower()
     for text in (f"trained on: {card.training_data}" if synthetic else None, card.note):

@@ -33,6 +33,7 @@ from separator.evaluation.methods import Method, Song, fingerprint
 from separator.evaluation.results import Run, TrackResult, check_place, read_result, result_path
 from separator.evaluation.scoring import choose_engine, pair, score
 from separator.files import remove_stale
+from separator.heap import keep_freed_memory
 from separator.words import one_line
 
 Status = Literal["done", "kept", "failed", "cancelled"]
@@ -281,6 +282,7 @@ _state: dict[str, Any] = {}  # of a process: what to do, and whether to stop
 def _begin(evaluation: Evaluation, stop: Any, threads: int) -> None:
     """Prepare a process; networks are loaded with the first track and stay."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    keep_freed_memory()
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _state.update(evaluation=evaluation, stop=stop)

@@ -173,8 +173,8 @@ def time_positions(dim: int, length: int, max_period: float) -> Tensor:
     >>> time_positions(4, 2, 100.0)[1]
     tensor([0.5403, 0.9999, 0.8415, 0.0100])
     """
-    rates = max_period ** -torch.linspace(0, 1, dim // 2)
-    phase = torch.arange(length)[:, None] * rates
+    rates = max_period ** -torch.linspace(0, 1, dim // 2, device="cpu")
+    phase = torch.arange(length, device="cpu")[:, None] * rates
     return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
 
@@ -184,10 +184,10 @@ def grid_positions(dim: int, freqs: int, frames: int, max_period: float) -> Tens
     In either half sines and cosines alternate.
     """
     half = dim // 2
-    rates = max_period ** -(torch.arange(0, half, 2) / half)
+    rates = max_period ** -(torch.arange(0, half, 2, device="cpu") / half)
 
     def waves(count: int) -> Tensor:
-        phase = torch.arange(count)[:, None] * rates
+        phase = torch.arange(count, device="cpu")[:, None] * rates
         return torch.stack([phase.sin(), phase.cos()], dim=-1).flatten(1)
 
     along_time = waves(frames).expand(freqs, frames, half)

@@ -6,6 +6,7 @@ takes many pieces through the same block: what doesn't depend on the piece is pr
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import sqrt
 from typing import Any, cast
 
@@ -298,15 +299,25 @@ def hide_prefix(module: nn.Module, inner: str) -> None:
     A network keeps everything with weights in `core`, the files of its authors know no `core.`.
     """
     others = tuple(f"{name}." for name, _ in module.named_children() if name != inner)
+    module.register_state_dict_post_hook(partial(_without_prefix, inner))
+    module.register_load_state_dict_pre_hook(partial(_with_prefix, inner, others))
 
-    def save(_: nn.Module, state: dict[str, Any], prefix: str, *_args: Any) -> None:
-        for key in [key for key in state if key.startswith(f"{prefix}{inner}.")]:
-            state[prefix + key.removeprefix(f"{prefix}{inner}.")] = state.pop(key)
 
-    def load(_: nn.Module, state: dict[str, Any], prefix: str, *_args: Any) -> None:
-        own = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
-        for key in [key for key in own if not key.startswith(others)]:
-            state[f"{prefix}{inner}.{key}"] = state.pop(prefix + key)
+def _without_prefix(
+    inner: str, _: nn.Module, state: dict[str, Any], prefix: str, *_args: Any
+) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}{inner}.")]:
+        state[prefix + key.removeprefix(f"{prefix}{inner}.")] = state.pop(key)
 
-    module.register_state_dict_post_hook(save)
-    module.register_load_state_dict_pre_hook(load)
+
+def _with_prefix(
+    inner: str,
+    others: tuple[str, ...],
+    _: nn.Module,
+    state: dict[str, Any],
+    prefix: str,
+    *_args: Any,
+) -> None:
+    own = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
+    for key in [key for key in own if not key.startswith(others)]:
+        state[f"{prefix}{inner}.{key}"] = state.pop(prefix + key)

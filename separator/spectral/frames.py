@@ -38,7 +38,8 @@ def through_stft(
         - function: `(..., freq, frames) -> (..., freq, frames)`, complex; leading axes may change
         - yields: `(..., time)`, together as long as the input
     """
-    stft = STFT(n_fft, hop_length)
+    with torch.device("cpu"):  # where streams are, whatever the caller's default
+        stft = STFT(n_fft, hop_length)
     window = stft.window.unsqueeze(1)  # (n_fft, 1)
     adder = OverlapAdd()
     length = 0

@@ -15,7 +15,7 @@ def triangle(samples: int) -> Tensor:
     >>> triangle(5)
     tensor([0.3333, 0.6667, 1.0000, 0.6667, 0.3333])
     """
-    ramp = torch.arange(1, samples + 1, dtype=torch.float32)
+    ramp = torch.arange(1, samples + 1, dtype=torch.float32, device="cpu")
     return torch.minimum(ramp, ramp.flip(0)) / math.ceil(samples / 2)
 
 
@@ -25,7 +25,7 @@ class OverlapAdd:
     def __init__(self) -> None:
         self._start = 0
         self._sum: Tensor | None = None  # (..., time)
-        self._total = torch.zeros(0)  # (time,): sum of the weights
+        self._total = torch.zeros(0, device="cpu")  # (time,): sum of the weights
 
     def add(self, start: int, estimate: Tensor, weights: Tensor) -> Tensor:
         """Add a segment that starts at sample `start`; return what lies before it, now final.

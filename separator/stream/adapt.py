@@ -39,7 +39,7 @@ class Adapter:
 
     def to_model(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Turn blocks `(channels, time)` into blocks `(pairs, model channels, time)`."""
-        index = torch.tensor(self.pairs)
+        index = torch.tensor(self.pairs, device="cpu")
         for block in _resampled(blocks, self.song_rate, self.model_rate):
             yield block[index]
 
@@ -109,8 +109,13 @@ def check_rate(sample_rate: int) -> None:
         )
 
 
-def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tensor]:
-    """Turn blocks into float32 tensors on the CPU, and make sure that they are audio.
+def as_audio(block: Tensor | Block, sample_rate: int, position: int = 0) -> Tensor:
+    """Return a block as a float32 tensor on the CPU, without a history; shared where it can be.
+
+    Args:
+        block: Any real samples.
+        sample_rate: Hz.
+        position: Samples before the block, for the message.
 
     Each is copied: a caller may fill the same memory again for the next block.
 
@@ -118,23 +123,37 @@ def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tens
         AudioError: A sample that is not finite.
         ConfigError: A block that is not `(channels, time)`.
     """
-    position = 0
+    if not isinstance(block, Tensor):  # torch knows no negative strides and no foreign bytes
+        block = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
+    audio = block.detach().to("cpu", torch.float32)
+    if audio.ndim != 2 or not 1 <= audio.shape[0] <= 64:
+        raise ConfigError(f"Audio has the shape {tuple(audio.shape)}; wanted: (channels, time).")
+    if not torch.isfinite(audio).all():
+        first = position + int((~torch.isfinite(audio)).any(0).nonzero()[0])
+        raise AudioError(
+            f"The audio is not a finite number at {first / sample_rate:.3f} s; mend or cut it."
+        )
+    return audio
+
+
+def checked(blocks: Iterable[Tensor | Block], sample_rate: int) -> Iterator[Tensor]:
+    """Turn blocks into tensors of their own, so that whoever gives them may fill them again.
+
+    Raises:
+        AudioError: A sample that is not finite.
+        ConfigError: A block that is not `(channels, time)`, or not of as many channels as others.
+    """
+    position, channels = 0, 0
     for block in blocks:
-        if isinstance(block, Tensor):
-            audio = block.detach().to("cpu", torch.float32, copy=True)
-        else:  # torch knows no negative strides and no foreign bytes
-            audio = torch.from_numpy(np.array(block, dtype=np.float32, order="C"))
-        if audio.ndim != 2 or not 1 <= audio.shape[0] <= 64:
+        audio = as_audio(block, sample_rate, position)
+        channels = channels or len(audio)
+        if len(audio) != channels:
             raise ConfigError(
-                f"Audio has the shape {tuple(audio.shape)}; wanted: (channels, time)."
-            )
-        if not torch.isfinite(audio).all():
-            first = position + int((~torch.isfinite(audio)).any(0).nonzero()[0])
-            raise AudioError(
-                f"The audio is not a finite number at {first / sample_rate:.3f} s; mend or cut it."
+                f"A block has {len(audio)} channels, those before it have {channels}; wanted: the "
+                "same number in all."
             )
         position += audio.shape[-1]
-        yield audio
+        yield audio.clone()
 
 
 def _resampled(blocks: Iterable[Tensor], rate_in: int, rate_out: int) -> Iterator[Tensor]:

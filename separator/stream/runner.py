@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,7 @@ class Runner:
                 raise ConfigError(
                     f"Unknown augmentation '{name}'; allowed: {', '.join(AUGMENTATIONS)}."
                 )
+        _outlive_forks()
         self.network.to(self.device).eval()
         self.network.get_submodule("core").to(self.precision)
 
@@ -137,6 +140,16 @@ class Runner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
+
+
+@cache
+def _outlive_forks() -> None:
+    """Let networks run in forked processes too: on one thread, for a fork copies no threads.
+
+    The child would wait for the others forever. Elsewhere than on POSIX there are no forks.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -152,7 +152,7 @@ def _cut_msst_flat(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[
     start = 0
     while tape.reaches(start + 1):
         samples = size if tape.reaches(start + size) else tape.end - start
-        yield Segment(start, tape.read(start, start + size), 0, torch.ones(samples))
+        yield Segment(start, tape.read(start, start + size), 0, torch.ones(samples, device="cpu"))
         start += hop
         tape.forget(start)
 
@@ -160,9 +160,9 @@ def _cut_msst_flat(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[
 def _trapezoid(samples: int, hop: int) -> Tensor:
     """Return flat weights with short ramps; without, where nothing overlaps to fill a ramp up."""
     fade = samples // 10 if hop < samples else 0
-    weights = torch.ones(samples)
-    weights[:fade] = torch.linspace(0, 1, fade)
-    weights[samples - fade :] = torch.linspace(1, 0, fade)
+    weights = torch.ones(samples, device="cpu")
+    weights[:fade] = torch.linspace(0, 1, fade, device="cpu")
+    weights[samples - fade :] = torch.linspace(1, 0, fade, device="cpu")
     return weights
 
 

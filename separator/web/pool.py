@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from separator.errors import Cancelled
-from separator.heap import release_freed_memory
+from separator.heap import keep_freed_memory, release_freed_memory
 from separator.zoo.describe import models_of
 
 if TYPE_CHECKING:
@@ -45,12 +45,15 @@ class ModelPool:
         """
         from separator.api import Separator
         from separator.ensemble.assemble import Settings
+        from separator.stream.runner import pick_device
 
         cards = (card, *models_of(card))
         key = (*(each.model_dump_json() for each in cards), precision)
         with self._lock:
             if self._held is None or self._held[0] != key:
                 self._drop()
+                if pick_device(self.device).type == "cpu":
+                    keep_freed_memory()  # before the weights: what reading them frees stays, too
                 separator = Separator(card, device=self.device, precision=precision)
                 self._held = (key, separator)
             separator = self._held[1]
