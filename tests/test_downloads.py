@@ -2,16 +2,23 @@
 
 import errno
 import hashlib
+import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from separator.checkpoints.kinds import check_kind
 from separator.errors import Cancelled, ModelError
 from separator.zoo import downloads
+from separator.zoo.cards import parse_card
 from separator.zoo.downloads import fetch
+from separator.zoo.weights import download
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -25,6 +32,9 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str | None]] = []  # (path, Range)
+        self.tag = ""  # the version of the file
+        self.location = ""  # of a redirect
+        self.ended = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Keep quiet: some tests hang up in the middle of an answer."""
@@ -46,14 +56,32 @@ class Handler(BaseHTTPRequestHandler):
         if name == "busy" and len(self.server.requests) < 3:
             self.send_error(503)
             return
+        if name == "silent":  # until the test ends
+            self.server.ended.wait()
+            return
+        if name == "elsewhere":
+            self.send_response(302)
+            self.send_header("Location", self.server.location)
+            self.end_headers()
+            return
+        if name == "range" and wanted:
+            self.send_error(416)
+            return
         content = {"wrong": CONTENT[::-1], "short": CONTENT[:-7]}.get(name, CONTENT)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
         start = 0 if name == "stubborn" else start
+        if self.server.tag and self.headers.get("If-Range", self.server.tag) != self.server.tag:
+            start = 0  # another version by now
         self.send_response(206 if start else 200)
         if name != "endless":
             self.send_header("Content-Length", str(len(content) - start))
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            begin = 0 if name == "shifted" else start
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        if self.server.tag:
+            self.send_header("ETag", self.server.tag)
+        if name == "page":
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
         self.wfile.write(self.body(name, content[start:]))
 
@@ -78,6 +106,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
+        server.ended.set()
         server.shutdown()
 
 
@@ -230,3 +259,139 @@ def test_what_is_known_of_a_file_is_checked(
     )
     assert target.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+# Lies of a server
+
+
+def test_a_resumed_file_is_the_same_version(server: Server, tmp_path: Path) -> None:
+    """Nothing is published of it, so the server's own mark tells."""
+    target = tmp_path / "w.bin"
+    server.tag = '"one"'
+    begin = {"sha256": None, "size": len(CONTENT)}
+    with pytest.raises(ModelError, match="connection was cut"):
+        fetch([server.url("stall")], target, **begin)
+    count = len(server.requests)
+    assert fetch([server.url("good")], target, **begin).read_bytes() == CONTENT
+    assert server.requests[count] == ("/good", f"bytes={len(CONTENT) // 2}-")
+    target.unlink()
+    with pytest.raises(ModelError, match="connection was cut"):
+        fetch([server.url("stall")], target, **begin)
+    part = target.with_name("w.bin.part")
+    part.write_bytes(b"x" * (len(CONTENT) // 2))  # as an older version may have been
+    server.tag = '"two"'
+    assert fetch([server.url("good")], target, **begin).read_bytes() == CONTENT
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["w.bin"]
+
+
+def test_without_hash_and_mark_nothing_is_resumed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "w.bin.part").write_bytes(b"x" * 5000)
+    fetch([server.url("good")], tmp_path / "w.bin", sha256=None, size=len(CONTENT))
+    assert (tmp_path / "w.bin").read_bytes() == CONTENT
+    assert server.requests == [("/good", None)]
+
+
+@pytest.mark.parametrize("lie", ["shifted", "range"])
+def test_another_part_than_the_missing_one_starts_anew(
+    server: Server, tmp_path: Path, lie: str
+) -> None:
+    (tmp_path / "w.bin.part").write_bytes(CONTENT[:5000])
+    assert get(server, tmp_path / "w.bin", lie, "good").read_bytes() == CONTENT
+    assert server.requests[0] == (f"/{lie}", "bytes=5000-")
+
+
+def test_a_web_page_is_no_file(server: Server, tmp_path: Path) -> None:
+    assert "sent a web page instead" in refused(server, tmp_path / "w.bin", "page")
+    assert not (tmp_path / "w.bin.part").exists()
+    assert get(server, tmp_path / "w.bin", "page", "good").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [
+        ("file:///etc/passwd", "is not allowed"),
+        ("ftp://127.0.0.1/w", "no web address"),
+        ("http://127.0.0.1:port/w", "no valid address|no connection"),
+        ("http://", "infinite loop|no valid address|no connection"),
+    ],
+)
+def test_only_web_addresses_are_followed(
+    server: Server, tmp_path: Path, location: str, problem: str
+) -> None:
+    server.location = location
+    assert re.search(problem, refused(server, tmp_path / "w.bin", "elsewhere"))
+    server.location = server.url("good")
+    assert get(server, tmp_path / "w.bin", "elsewhere").read_bytes() == CONTENT
+
+
+def test_a_wish_to_stop_is_heard_while_a_server_is_silent(server: Server, tmp_path: Path) -> None:
+    began = time.monotonic()
+    asked: list[float] = []
+
+    def stop(done: int, total: int) -> None:
+        if server.requests:
+            asked.append(time.monotonic())
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        get(server, tmp_path / "w.bin", "silent", progress=stop)
+    assert time.monotonic() - asked[0] < 1 < downloads.TIMEOUT
+    assert asked[0] > began
+
+
+def test_a_trickle_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**9, 100))  # a hundred seconds a look
+    monkeypatch.setattr(downloads.time, "monotonic", lambda: next(clock))
+    message = refused(server, tmp_path / "w.bin", "good")
+    assert "sends less than 1000 bytes a second" in message
+
+
+def test_what_has_no_hash_is_the_same_file_each_time(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path))
+    fields = {
+        "name": "mine",
+        "description": "mine",
+        "network": "bs_roformer",
+        "stems": ["vocals"],
+        "segment": 8.0,
+        "licence": "not stated",
+        "weights": {"urls": [server.url("good")], "format": "msst"},
+    }
+    card = parse_card(fields, "mine")
+    with pytest.raises(ModelError, match="it is no file of weights: it begins with"):
+        download(card)
+    monkeypatch.setattr("test_downloads.CONTENT", tensors(tmp_path, 1.0))
+    path = download(card)
+    assert path.read_bytes() == CONTENT
+    path.unlink()
+    assert download(card).read_bytes() == CONTENT
+    path.unlink()
+    monkeypatch.setattr("test_downloads.CONTENT", tensors(tmp_path, 2.0))
+    with pytest.raises(ModelError, match="another file than the first time"):
+        download(card)
+
+
+def tensors(folder: Path, value: float) -> bytes:
+    torch.save({"a": torch.full((100,), value)}, folder / "made.pt")
+    return (folder / "made.pt").read_bytes()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("kind", ["torch", "torch, old", "safetensors"])
+def test_kinds_of_weights_are_known_by_their_content(tmp_path: Path, kind: str, cut: bool) -> None:
+    path = tmp_path / "file"
+    if kind == "safetensors":
+        save_file({"a": torch.ones(100)}, path)
+    else:
+        torch.save({"a": torch.ones(100)}, path, _use_new_zipfile_serialization=kind == "torch")
+    if not cut:
+        assert check_kind(path) == kind
+        return
+    path.write_bytes(path.read_bytes()[:-50])
+    if kind != "torch, old":  # its length stands nowhere
+        with pytest.raises(ModelError, match=r"cut short|damaged"):
+            check_kind(path)

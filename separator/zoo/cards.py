@@ -117,9 +117,15 @@ class Weights(Strict):
     def doubt(self) -> str | None:
         """What a download can't be held against; None if all is known."""
         if self.sha256 is None and self.bytes is None:
-            return "nobody publishes its hash or its size: only that it fits its network is checked"
+            return (
+                "nobody publishes its hash or its size: that it fits its network is checked, and "
+                "that later downloads are the same"
+            )
         if self.sha256 is None:
-            return "nobody publishes its hash: only its size is checked"
+            return (
+                "nobody publishes its hash: its size is checked, and that later downloads are "
+                "the same"
+            )
         if len(self.sha256) < _SHA256_DIGITS:
             return f"only {len(self.sha256)} digits of its hash are published: they are checked"
         return None

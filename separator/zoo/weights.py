@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -80,10 +81,33 @@ def download(card: Card, *, progress: Progress | None = None) -> Path:
         sha256=weights.sha256,
         size=weights.bytes,
         progress=progress,
+        check=partial(_check_download, card),
     )
     if weights.sha256 is not None:
         _remember(path, weights.sha256)
     return path
+
+
+def _check_download(card: Card, path: Path) -> None:
+    """Make sure that a download of unknown hash holds weights, and the same as the first time.
+
+    Raises:
+        ModelError: It is no file of weights, or another one than was downloaded at first.
+    """
+    from separator.checkpoints.kinds import check_kind
+
+    if card.weights.doubt is None:
+        return
+    check_kind(path)
+    found, first = sha256_of(path), cache_dir() / "first" / f"{card.name}.sha256"
+    if not first.exists():
+        first.parent.mkdir(parents=True, exist_ok=True)
+        first.write_text(found)
+    elif (expected := first.read_text()) != found:
+        raise ModelError(
+            f"it is another file than the first time (sha256 {found} instead of {expected}; if "
+            f"its author has changed it, delete '{first}')"
+        )
 
 
 def _check(path: Path, card: Card, verify: bool) -> None:
