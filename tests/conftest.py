@@ -1,5 +1,6 @@
 """Signals, files and models that the tests share; all are synthesised."""
 
+import gc
 import hashlib
 import os
 from collections.abc import Callable
@@ -18,6 +19,16 @@ from separator.audio.writer import AudioWriter
 pytest.register_assert_rewrite(
     "browsing", "evaluation_runs", "gain_models", "metric_signals", "songsets", "training_runs"
 )
+
+
+def pytest_collection_finish() -> None:
+    """Leave the million objects of all libraries out of later collections of garbage.
+
+    Each would take half a second, and the web app asks for one after every job.
+    """
+    gc.collect()
+    gc.freeze()
+
 
 Signal = npt.NDArray[np.float32]
 

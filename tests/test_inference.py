@@ -116,7 +116,6 @@ def test_more_shifts_hold_no_more_estimates():
         gc.collect()
         gc.freeze()  # of what is there already nothing counts, and nothing has to be looked at
         separate(noise(3 * SEGMENT), Plan(SEGMENT, 0.5, shifts=shifts), network=Many())
-        gc.unfreeze()
         return max(Many.held)
 
     assert peak(16) - peak(2) < 100 * 2 * SEGMENT, "one segment of estimates"
