@@ -21,7 +21,7 @@ needs_chromium = [
 ]
 
 RATE = 44100
-PATIENCE = 180_000  # milliseconds; only a machine that does much else needs them
+PATIENCE = 300_000  # milliseconds; only a machine that does much else needs them
 FLAGS = [  # besides those of Playwright, which keep Chromium from talking to anybody
     "--disable-gpu",
     "--autoplay-policy=no-user-gesture-required",

@@ -104,12 +104,14 @@ def test_blocks_of_other_channels_are_refused(tiny):
         list(tiny.stream(blocks, 44100))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_a_fork_separates_too(tiny_models):
     command = [sys.executable, "-c", FORK, tiny_models / "tiny.yaml"]
-    assert subprocess.check_output(command, text=True, timeout=120) == "0\n"
+    assert subprocess.check_output(command, text=True, timeout=600) == "0\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_a_separator_leaves_the_hosts_allocator_alone(tiny_models):
     command = [sys.executable, "-c", UNTOUCHED, tiny_models / "tiny.yaml"]

@@ -45,7 +45,7 @@ def clip(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def browser(server):
-    with httpx.Client(base_url=server.url, timeout=120) as client:
+    with httpx.Client(base_url=server.url, timeout=300) as client:
         yield client
 
 
@@ -357,5 +357,5 @@ def test_the_port_is_open_when_the_address_is_known(tiny_models, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     with Server(Settings(port=0, device="cpu")) as server:
         url = httpx.URL(server.url)
-        socket.create_connection((url.host, url.port), timeout=60).close()
-        assert httpx.get(url, timeout=60).status_code == 200
+        socket.create_connection((url.host, url.port), timeout=300).close()
+        assert httpx.get(url, timeout=300).status_code == 200
