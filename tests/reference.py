@@ -168,6 +168,23 @@ CASES = {
             "wiener_frames": 40,
         },
     ),
+    "spleeter": Case(
+        "spleeter",
+        {"stems": ["vocals", "rest"], "bins": 64, "chunk_frames": 8, "widths": [4, 6, 8]},
+    ),
+    "spleeter_softmax": Case(
+        "spleeter",
+        {
+            "stems": ["vocals", "drums", "rest"],
+            "bins": 32,
+            "chunk_frames": 4,
+            "widths": [6, 8],
+            "down_activation": "elu",
+            "up_activation": "elu",
+            "softmax": True,
+            "extension": "average",
+        },
+    ),
     "x_umx": Case(
         "x_umx",
         {

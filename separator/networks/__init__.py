@@ -21,6 +21,7 @@ NETWORKS = {
     "scnet": "separator.networks.scnet:SCNet",
     "open_unmix": "separator.networks.open_unmix:OpenUnmix",
     "x_umx": "separator.networks.open_unmix:CrossUnmix",
+    "spleeter": "separator.networks.spleeter:Spleeter",
     "bsrnn": "separator.networks.bsrnn:BandSplitRNN",
     "tfc_tdf": "separator.networks.tfc_tdf:TfcTdf",
     "tfc_tdf_v2": "separator.networks.tfc_tdf_v2:TfcTdfV2",

@@ -58,6 +58,21 @@ def ratio_mask(magnitudes: Tensor, power: float = 1.0) -> Tensor:
     return shares / shares.sum(1, keepdim=True)
 
 
+def power_share(magnitudes: Tensor, power: float = 2.0, eps: float = 1e-10) -> Tensor:
+    """Return masks that sum to one: shares of all magnitudes ** power, equal ones in silence.
+
+        (m^power + eps / stems) / (sum of m^power + eps)
+
+    Unlike those of `ratio_mask` they depend on level, as Spleeter's do: what is far below
+    sqrt(eps) counts as silence.
+
+    >>> power_share(torch.tensor([3.0, 1.0]).view(1, 2, 1, 1, 1)).flatten().tolist()
+    [0.9, 0.1...]
+    """
+    powers = magnitudes**power
+    return (powers + eps / powers.shape[1]) / (powers.sum(1, keepdim=True) + eps)
+
+
 def mixture_phase(magnitudes: Tensor, mixture: Tensor) -> Tensor:
     """Give each stem's magnitude the phase of the mixture; zero where the mixture is zero."""
     return magnitudes * torch.sgn(mixture).unsqueeze(1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from separator.stream.inference import Plan, cut_segments, separate_stream
 from separator.stream.progress import Monitor
 from separator.stream.runner import Runner
+from separator.stream.segments import RECIPES
 from separator.stream.spool import copies
 
 Statistics = tuple[float, float]
@@ -121,6 +122,8 @@ class Solo:
         if self.runner.wants_loudest:
             ahead, blocks = copies(blocks, far=True)
             network = partial(self.runner, loudest=self._loudest(ahead, monitor))
+        if RECIPES[self.plan.recipe].pieces:
+            network = partial(self.runner, piece=True)
         found = separate_stream(
             blocks, network, self.plan, monitor, valid_length=self.runner.valid_length
         )

@@ -8,9 +8,12 @@ streams: a tape holds what is still needed of the track, a few segments at most.
               the segment has gets the real audio around it; triangular weights
     msst      on a grid, over a track whose ends are mirrored; flat weights with short ramps
     msst-flat on a grid, the last ones filled up with silence; equal weights
+    spleeter  on a grid of frames that begins with one of silence; each frame is in one segment, and
+              weighs as its window does
 
 `demucs` gives what demucs' `apply_model` gives, `msst` and `msst-flat` what `demix` of
-Music-Source-Separation-Training does with one segment at a time, the latter for Demucs. `default`
+Music-Source-Separation-Training does with one segment at a time, the latter for Demucs, `spleeter`
+what Spleeter does with chunks of its spectrogram, if nothing overlaps but the frames. `default`
 needs the fewest segments, and each of them is full of audio.
 
 Reference: Défossez et al. 2019, arXiv 1911.13254, section 5.4 (triangular weights).
@@ -28,6 +31,9 @@ from torch import Tensor
 
 from separator.errors import ConfigError
 from separator.spectral.overlap_add import triangle
+
+#: Samples of a frame of Spleeter's, and from one to the next.
+_FRAME, _STEP = 4096, 1024
 
 #: Samples that a network wants to see for a stretch of that many: at least as many.
 ValidLength = Callable[[int], int]
@@ -157,6 +163,25 @@ def _cut_msst_flat(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[
         tape.forget(start)
 
 
+def _cut_spleeter(tape: Tape, size: int, hop: int, _: ValidLength) -> Iterator[Segment]:
+    """Cut frames of Spleeter's: as many begin in a segment as it has steps."""
+    weights, start = _windows(_steps(size)), -_FRAME
+    while tape.reaches(max(0, start) + 1):
+        end = start + len(weights)
+        tape.reaches(end)
+        first, stop = max(0, start), min(end, tape.end)
+        context = first - start
+        yield Segment(first, tape.read(start, end), context, weights[context : stop - start])
+        start += hop
+        tape.forget(start)
+
+
+def _windows(frames: int) -> Tensor:
+    """Return the sum of so many squared Hann windows, one where four of them overlap."""
+    window = torch.hann_window(_FRAME).square()[None, None] / 1.5
+    return F.conv_transpose1d(torch.ones(1, 1, frames), window, stride=_STEP)[0, 0]
+
+
 def _trapezoid(samples: int, hop: int) -> Tensor:
     """Return flat weights with short ramps; without, where nothing overlaps to fill a ramp up."""
     fade = samples // 10 if hop < samples else 0
@@ -202,6 +227,14 @@ def _count_msst(samples: int, size: int, hop: int) -> int:
     return math.ceil((samples + (border if samples > 2 * border else 0)) / hop)
 
 
+def _count_spleeter(samples: int, size: int, hop: int) -> int:
+    return math.ceil((samples + _FRAME) / hop) if samples else 0
+
+
+def _steps(samples: float) -> int:
+    return max(1, round(samples / _STEP))
+
+
 def _hop_msst(size: int, overlap: float) -> int:
     parts = round(1 / (1 - overlap))
     if abs(1 - 1 / parts - overlap) > 0.01 or size < 2 * parts:
@@ -220,11 +253,13 @@ class Recipe(NamedTuple):
         hop: Distance between segments, from their length and the overlap.
         total: How many there are, from the length of the track, of a segment and of a hop.
         cut: Yields them.
+        pieces: The network is told that a segment is a piece of a track.
     """
 
     hop: Callable[[int, float], int]
     total: Callable[[int, int, int], int]
     cut: Callable[[Tape, int, int, ValidLength], Iterator[Segment]]
+    pieces: bool = False
 
 
 RECIPES = {
@@ -236,4 +271,10 @@ RECIPES = {
     ),
     "msst": Recipe(_hop_msst, _count_msst, _cut_msst),
     "msst-flat": Recipe(_hop_msst, _count_grid, _cut_msst_flat),
+    "spleeter": Recipe(
+        lambda size, overlap: _steps(size * (1 - overlap)) * _STEP,
+        _count_spleeter,
+        _cut_spleeter,
+        pieces=True,
+    ),
 }

@@ -225,10 +225,16 @@ class Card(Entry):
     segment: Seconds
     overlap: Overlap = 0.25
     normalization: Literal["none", "track"] = "none"
-    recipe: Literal["default", "demucs", "msst", "msst-flat"] = "default"
+    recipe: Literal["default", "demucs", "msst", "msst-flat", "spleeter"] = "default"
     latency: Annotated[float, Field(ge=0)] | None = None
     gflops: Annotated[float, Field(gt=0)] | None = None
     weights: Weights
+
+    @model_validator(mode="after")
+    def _recipe_of_its_own(self) -> Card:
+        if self.recipe == "spleeter" and self.network != "spleeter":
+            raise ValueError("'recipe': only the network 'spleeter' can be cut like that")
+        return self
 
     @field_validator("parameters")
     @classmethod
