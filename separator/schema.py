@@ -5,6 +5,7 @@ an unknown key is refused together with the nearest known one. YAML is read by t
 only, so a file can hold data and nothing else.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -107,6 +108,21 @@ def _yaml_problem(error: yaml.YAMLError | ValueError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         return f"{error.problem} in line {error.problem_mark.line + 1}"
     return one_line(error)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Raises:
+        ConfigError: one line that names the file.
+    """
+    try:
+        data = json.loads(_read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"Can't read '{path}' as JSON ({error}).") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"'{path}' holds {type(data).__name__}, expected a mapping.")
+    return data
 
 
 def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:

@@ -4,6 +4,7 @@ A pickle is a program: it names functions and classes, and calls them. PyTorch's
 lets tensors and plain containers through; here a short list is added to it:
 
 - numbers of numpy, which training programs store as scores;
+- arrays of numpy, as inert stand-ins that hold their numbers as a tensor;
 - fractions, which Demucs keeps as hyper-parameters: read as numbers, and only when they are small;
 - the classes that Demucs' files name. They become inert stand-ins: a name, and no behaviour.
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from separator.errors import ModelError
 
@@ -26,6 +28,36 @@ class StandIn:
     """Stand for a foreign class: only its name is known."""
 
     name: str
+
+
+class Array:
+    """Stand for an array of numpy.
+
+    Attributes:
+        values: its numbers.
+    """
+
+    values: Tensor
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, is_fortran, content = state
+        if dtype.kind not in "fiu" or type(content) is not bytes:
+            raise ValueError(f"an array of {dtype}, not of plain numbers")
+        numbers = np.frombuffer(bytearray(content), dtype)
+        ordered = numbers.reshape(shape, order="F" if is_fortran else "C")
+        self.values = torch.from_numpy(ordered)
+
+
+def _array(kind: type[Array], *_: Any) -> Array:
+    """Stand for numpy's function that makes an empty array, to be filled later."""
+    return kind()
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stand for `codecs.encode`: pickles of Python 2's protocol hold bytes as text."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes as text in '{encoding}'")
+    return text.encode("latin1")
 
 
 #: The classes that Demucs' files name, where the published ones have them.
@@ -57,6 +89,10 @@ _ALLOWED: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_fraction, "fractions.Fraction"),
+    (Array, "numpy.ndarray"),
+    (_array, "numpy.core.multiarray._reconstruct"),
+    (_array, "numpy._core.multiarray._reconstruct"),
+    (_latin1, "_codecs.encode"),
     *((type(name.split(".")[-1], (StandIn,), {"name": name}), name) for name in _CLASSES),
 ]
 
@@ -65,7 +101,8 @@ def read_pickle(path: Path) -> Any:
     """Read a file that `torch.save` wrote, of any version.
 
     Returns:
-        Tensors in plain containers; stand-ins (classes derived from `StandIn`) for Demucs' classes.
+        Tensors in plain containers; an `Array` for each of numpy's; for Demucs' classes, stand-ins
+        that are derived from `StandIn`.
 
     Raises:
         ModelError: the file is damaged, isn't one of PyTorch, or asks for code to be run.

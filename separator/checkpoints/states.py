@@ -12,6 +12,7 @@ file --read_state--> {parameter: tensor} --load_state--> network
 - `open_unmix`: one stem's network of Open-Unmix.
 - `bandit`: Lightning checkpoints of Bandit, both versions.
 - `bytesep`: ResUNet143 of its authors, with the matrices of its Fourier transforms.
+- `spleeter`: TensorFlow's checkpoint of Spleeter, or a file of its port to PyTorch for each stem.
 - `onnx`: MDX-Net models of Ultimate Vocal Remover; the graph itself is the parameter.
 """
 
@@ -47,20 +48,23 @@ _VARIANTS = {
 }
 
 
-def read_state(path: Path, format: str, stems: Sequence[str] = ()) -> State:
+def read_state(
+    path: Path, format: str, stems: Sequence[str] = (), others: Sequence[Path] = ()
+) -> State:
     """Read the parameters in a weights file; their type is left as stored.
 
     Args:
         path: the file.
         format: one of `FORMATS`.
         stems: of the model; files of one stem are named by it.
+        others: further files, where a format has one for each stem.
 
     Raises:
         ModelError: the file is damaged, asks for code to be run, or holds no parameters.
         ConfigError: a Demucs file's arguments ask for something that isn't supported.
     """
     with guarded(path):
-        state = FORMATS[format](path)
+        state = FORMATS[format](path, *others)
     problem = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
     if problem is not None or not state:
         found = f"'{problem}' is a {type(state[problem]).__name__}" if problem else "it is empty"
@@ -241,6 +245,12 @@ def _read_bytesep(path: Path) -> dict[str, Any]:
     return _translated(path, from_bytesep)
 
 
+def _read_spleeter(*paths: Path) -> dict[str, Any]:
+    from separator.checkpoints.spleeter import read_spleeter
+
+    return dict(read_spleeter(*paths))
+
+
 def _read_onnx(path: Path) -> dict[str, Any]:
     from separator.checkpoints.mdx_onnx import read_graph
 
@@ -258,7 +268,7 @@ def _translated(path: Path, translate: Callable[[State], State]) -> State:
 
 
 #: How files become parameters under the names used here.
-FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
+FORMATS: dict[str, Callable[..., dict[str, Any]]] = {
     "safetensors": lambda path: _unwrap(_read_safetensors(path)),
     "msst": _read_torch,
     "demucs": _read_demucs,
@@ -266,6 +276,7 @@ FORMATS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "open_unmix": _read_either,
     "bandit": _read_bandit,
     "bytesep": _read_bytesep,
+    "spleeter": _read_spleeter,
     "onnx": _read_onnx,
 }
 

@@ -8,7 +8,6 @@ Reference: github.com/TRvlvr/application_data, 2025 (checksums); Ultimate Vocal 
 lib_v5/vr_network/modelparams (bands).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,7 @@ from separator.checkpoints.mdx_onnx import fingerprint
 from separator.checkpoints.states import State
 from separator.errors import ConfigError, ModelError
 from separator.networks import cascaded_aspp, cascaded_net
-from separator.schema import Count, validate
+from separator.schema import Count, read_json, validate
 
 #: Names, then sample rate, bins, and the two bins of the low-pass over all; below, for each band
 #: n_fft, hop, the bins that are used (2), those of the high-pass (2) and of the low-pass (2).
@@ -293,13 +292,7 @@ def _tabled(name: str) -> _Settings:
 
 def _read_json(path: Path) -> _Settings:
     """Read the bands of a model as Ultimate Vocal Remover keeps them."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"Can't read '{path}' as JSON ({error}).") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"'{path}' holds {type(data).__name__}, expected a mapping.")
-    settings = validate(_Settings, data, path.name)
+    settings = validate(_Settings, read_json(path), path.name)
     numbers = sorted(settings.band)
     if numbers != [str(number + 1) for number in range(len(numbers))] or not numbers:
         raise ConfigError(f"{path.name}: 'band' must have bands 1, 2, ...; got {numbers}.")

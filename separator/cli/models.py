@@ -150,7 +150,7 @@ def add(
         Path,
         typer.Argument(
             help="Weights (.ckpt, .pt, .pth, .th, .safetensors), the YAML of a bag of Demucs "
-            "files, or a folder of Open-Unmix."
+            "files, a .tar.gz or .index of Spleeter, or a folder of Open-Unmix."
         ),
     ],
     config: Annotated[
@@ -168,7 +168,7 @@ def add(
         typer.Option(help="How songs are cut; as its own program does unless given."),
     ] = None,
 ) -> None:
-    """Add a checkpoint of Demucs, Open-Unmix, torchaudio, SCNet, MSST and relatives."""
+    """Add a checkpoint of Demucs, Open-Unmix, Spleeter, torchaudio, SCNet, MSST and relatives."""
     from separator.zoo.adding import add_path
 
     names = tuple(part.strip() for part in stems.split(",")) if stems else ()

@@ -94,7 +94,7 @@ class Up(nn.Module):
     def _single(self, x: Tensor) -> Tensor:
         """Compute the four outputs of each input side by side, three times as fast for one channel.
 
-        Output 2i + a takes input i + d, for d in -1, 0, 1, times tap a + 2 - 2d, where there is one.
+        Output 2i + a takes input i + d, for d in -1, 0, 1, times tap a + 2 - 2d, if there is one.
         """
         taps = F.pad(self.conv.weight[:, 0], (0, 1, 0, 1)).unflatten(2, (3, 2)).unflatten(1, (3, 2))
         kernel = taps.permute(2, 4, 0, 1, 3).flip(-2, -1).flatten(0, 1)  # (4, inputs, 3, 3)
@@ -148,7 +148,8 @@ class SpleeterCore(nn.Module):
 
     def __init__(self, unets: Sequence[UNet], *, softmax: bool) -> None:
         super().__init__()
-        self.unets = nn.ModuleList(unets).to(memory_format=torch.channels_last)
+        self.unets = nn.ModuleList(unets)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.softmax = softmax
 
     def forward(self, magnitude: Tensor) -> Tensor:
@@ -214,8 +215,8 @@ class Spleeter(nn.Module):
         multiple = 2 ** len(widths)
         if bins % multiple or chunk_frames % multiple or not 0 < bins <= self.stft.bins:
             raise ConfigError(
-                f"'bins' (up to {self.stft.bins}) and 'chunk_frames' must be multiples of {multiple} "
-                f"with {len(widths)} widths; got {bins} and {chunk_frames}."
+                f"'bins' (up to {self.stft.bins}) and 'chunk_frames' must be multiples of "
+                f"{multiple} with {len(widths)} widths; got {bins} and {chunk_frames}."
             )
         self.core = SpleeterCore(
             [UNet(channels, widths, down_activation, up_activation) for _ in self.stems],

@@ -67,7 +67,7 @@ def power_share(magnitudes: Tensor, power: float = 2.0, eps: float = 1e-10) -> T
     sqrt(eps) counts as silence.
 
     >>> power_share(torch.tensor([3.0, 1.0]).view(1, 2, 1, 1, 1)).flatten().tolist()
-    [0.9, 0.1...]
+    [0.899..., 0.1...]
     """
     powers = magnitudes**power
     return (powers + eps / powers.shape[1]) / (powers.sum(1, keepdim=True) + eps)

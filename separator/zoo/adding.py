@@ -9,6 +9,8 @@ from pathlib import Path
 
 from separator.checkpoints.family import ForeignModel
 from separator.checkpoints.foreign import Bag, read_bag, read_folder, read_model
+from separator.checkpoints.spleeter import is_spleeter, read_checkpoint
+from separator.checkpoints.states import State
 from separator.errors import ConfigError, ModelError
 from separator.files import whole_file
 from separator.resources import user_folder
@@ -29,7 +31,7 @@ def add_path(
     copy: bool = False,
     recipe: str | None = None,
 ) -> AnyCard:
-    """Add a checkpoint, a bag of Demucs files (its YAML), or a folder of Open-Unmix.
+    """Add a checkpoint, a bag of Demucs files (its YAML), a folder of Open-Unmix or of Spleeter.
 
     Args:
         path: what to add.
@@ -37,7 +39,7 @@ def add_path(
         stems: names of a checkpoint's estimates, where nothing else names them.
         name: of the model; made from that of the path unless given.
         folder: where cards go, the user's folder unless given.
-        copy: copy weights next to the card; those of Open-Unmix always are, in one file.
+        copy: copy weights next to the card; those of Open-Unmix and Spleeter always are, in one file.
         recipe: how a checkpoint's tracks are cut, see `separator.stream.segments`; as in the
             program that it was made for unless given.
 
@@ -46,6 +48,10 @@ def add_path(
         ConfigError: settings lack something, or the name is taken or not allowed.
     """
     folder = folder or user_folder()
+    if path.is_dir() and (found := sorted(path.glob("*.index"))):
+        path = found[0]
+    if is_spleeter(path):
+        return add_spleeter(path, config, name=name, folder=folder)
     if path.is_dir():
         return add_folder(path, name=name, folder=folder)
     if path.suffix in (".yaml", ".yml"):
@@ -94,15 +100,30 @@ def add_folder(path: Path, *, name: str | None, folder: Path) -> Card:
     Raises:
         ModelError, ConfigError: as in `add_path`.
     """
+    name = free_name(name or plain_name(path.resolve()), folder)
+    return _write_state(*read_folder(path), name, folder)
+
+
+def add_spleeter(path: Path, config: Path | None, *, name: str | None, folder: Path) -> Card:
+    """Add a TensorFlow checkpoint of Spleeter; its weights are put into one file beside the card.
+
+    Raises:
+        ModelError, ConfigError: as in `add_path`.
+    """
+    named = path.resolve().parent if path.suffix == ".index" else path
+    name = free_name(name or plain_name(Path(named.name.removesuffix(".tar.gz"))), folder)
+    return _write_state(*read_checkpoint(path, config), name, folder)
+
+
+def _write_state(model: ForeignModel, state: State, name: str, folder: Path) -> Card:
+    """Write weights beside their card."""
     from safetensors.torch import save_file
 
-    name = free_name(name or plain_name(path.resolve()), folder)
-    model, state = read_folder(path)
     weights = folder / "weights" / f"{name}.safetensors"
     with all_or_nothing(folder) as made:
         made.append(weights)
         weights.parent.mkdir(exist_ok=True)
-        save_file({key: value.clone() for key, value in state.items()}, weights)
+        save_file({key: value.contiguous().clone() for key, value in state.items()}, weights)
         return write_model(model, weights, name, folder)
 
 
