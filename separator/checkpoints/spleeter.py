@@ -15,7 +15,7 @@ has a file for each stem, a dictionary of numpy arrays. Kernels are turned by 18
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,8 +24,9 @@ from torch import Tensor
 
 from separator.checkpoints.family import ForeignModel
 from separator.checkpoints.pickles import Array, read_pickle
+from separator.checkpoints.states import guarded
 from separator.checkpoints.tensor_bundle import read_bundle
-from separator.errors import ConfigError, ModelError
+from separator.errors import ConfigError
 from separator.networks.states import numbered
 from separator.schema import Count, read_json, validate
 
@@ -59,23 +60,18 @@ def read_spleeter(*paths: Path) -> dict[str, Tensor]:
     """Read the U-Nets of all stems: of one checkpoint, or of a file for each stem.
 
     Raises:
-        ModelError: a file is damaged, asks for code to be run, or is no Spleeter.
-        OSError: it can't be read.
+        ModelError: a file can't be read, is damaged, asks for code to be run, or is no Spleeter.
     """
     if is_spleeter(paths[0]):
-        return _checked(from_tensorflow, read_bundle(paths[0]), paths[0])
-    return {
-        f"unets.{stem}.{key}": value
-        for stem, path in enumerate(paths)
-        for key, value in _checked(from_port, read_pickle(path), path).items()
-    }
-
-
-def _checked(translate: Callable[[Any], dict[str, Tensor]], found: Any, path: Path) -> dict[str, Tensor]:
-    try:
-        return translate(found)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"'{path}' is no checkpoint of Spleeter ({error}).") from error
+        tensors = read_bundle(paths[0])
+        with guarded(paths[0]):
+            return from_tensorflow(tensors)
+    state = {}
+    for stem, path in enumerate(paths):
+        with guarded(path):
+            found = from_port(read_pickle(path))
+        state |= {f"unets.{stem}.{key}": value for key, value in found.items()}
+    return state
 
 
 class _Section(BaseModel):
@@ -132,7 +128,7 @@ def read_checkpoint(
         config: the JSON of its model; a public one needs none.
 
     Raises:
-        ModelError: it is damaged or another network's.
+        ModelError: it can't be read, is damaged or another network's.
         ConfigError: it has as many stems as no public model, and no JSON.
     """
     state = read_spleeter(path)
@@ -180,18 +176,18 @@ def from_tensorflow(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         match = _KERAS.fullmatch(name)
         if match is None:
-            raise ValueError(f"it has '{name}'")
+            raise ValueError(f"Spleeter has no '{name}'")
         layer, number, part = match[1], int(match[2] or 0), match[3]
         per_stem = {"conv2d": _DEPTH + 1, "conv2d_transpose": _DEPTH}.get(layer, 2 * _DEPTH)
         stem, index = divmod(number, per_stem)
         if layer == "batch_normalization":
             side, index = ("down", index) if index < _DEPTH else ("up", index - _DEPTH)
             if part not in _NORM:
-                raise ValueError(f"it has '{name}'")
+                raise ValueError(f"Spleeter has no '{name}'")
             state[f"unets.{stem}.{side}.{index}.norm.{_NORM[part]}"] = value
             continue
         if part not in ("kernel", "bias"):
-            raise ValueError(f"it has '{name}'")
+            raise ValueError(f"Spleeter has no '{name}'")
         side = "up" if layer == "conv2d_transpose" else "down"
         own = "mask" if (side, index) == ("down", _DEPTH) else f"{side}.{index}.conv"
         if part == "bias":
@@ -217,7 +213,7 @@ def from_port(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, array in arrays.items():
         match = _PORT.fullmatch(name)
         if match is None:
-            raise ValueError(f"it has '{name}'")
+            raise ValueError(f"Spleeter has no '{name}'")
         side, number, place, part = match[1], int(match[2]), match[3], match[4]
         kind = "norm" if (side, place) in (("down", "0"), ("up", "3")) else "conv"
         own = "mask" if (side, number) == ("up", _DEPTH + 1) else f"{side}.{number - 1}.{kind}"

@@ -3,9 +3,10 @@
     NAME.index                  a sorted table: name -> type, shape, shard, offset, size
     NAME.data-00000-of-00001    the numbers
 
-The table has blocks of entries, whose keys leave out what they share with the key before; a block of
-handles (offset, size) of those blocks; and at the end of the file, the handle of that one. Numbers
-are stored as varints, values as protocol buffers. Every offset and size is held against the file.
+The table has blocks of entries, whose keys leave out what they share with the key before; a block
+of handles (offset, size) of those blocks; and at the end of the file, the handle of that one.
+Numbers are stored as varints, values as protocol buffers. Every offset and size is held against the
+file.
 
 Reference: github.com/google/leveldb, doc/table_format.md, 2011; github.com/tensorflow/tensorflow,
 tensorflow/core/protobuf/tensor_bundle.proto, 2016.
@@ -16,7 +17,6 @@ from __future__ import annotations
 import math
 import struct
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separator.errors import ModelError
+from separator.checkpoints.states import guarded
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48  # bytes: two handles, filled up, and the magic ones
@@ -55,22 +55,13 @@ def read_bundle(path: Path) -> dict[str, Tensor]:
         path: its `.index`, beside the data, or a `.tar.gz` that holds both.
 
     Raises:
-        ModelError: the bundle is damaged, cut short, or has a form that isn't known.
-        OSError: a file can't be read.
+        ModelError: a file can't be read, is damaged, cut short, or has a form that isn't known.
     """
-    try:
+    with guarded(path):
         if path.suffix == ".index":
             return _read_files(path)
         with tarfile.open(path, "r:gz") as archive:
             return _read_archive(archive, most=_MOST_GROWTH * path.stat().st_size)
-    except (ValueError, IndexError, struct.error) as error:
-        raise ModelError(
-            f"'{path}' is a damaged TensorFlow checkpoint ({error}). Get it again."
-        ) from error
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ModelError(
-            f"'{path}' is damaged or no .tar.gz ({error}). Download it again."
-        ) from error
 
 
 def _read_files(path: Path) -> dict[str, Tensor]:
@@ -138,8 +129,7 @@ def read_index(data: bytes) -> dict[str, Entry]:
     """Return the entries of an index.
 
     Raises:
-        ValueError: it is damaged, or has a form that isn't known.
-        IndexError, struct.error: it is damaged.
+        ValueError, IndexError, struct.error: it is damaged, or has a form that isn't known.
     """
     if len(data) < _FOOTER or not data.endswith(_MAGIC):
         raise ValueError("its index has no valid end")
@@ -180,7 +170,9 @@ def _entry(value: bytes) -> Entry:
         raise ValueError(f"numbers of the unknown type {kind}")
     if fields.get(3, 0) or 7 in fields:
         raise ValueError("tensors in several parts")
-    sizes = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields.get(2, b"")) if number == 2]
+    sizes = [
+        dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields.get(2, b"")) if number == 2
+    ]
     entry = Entry(np.dtype(_TYPES[kind]), tuple(sizes), fields.get(4, 0), fields.get(5, 0))
     if math.prod(entry.shape) * entry.dtype.itemsize != entry.size:
         raise ValueError(f"a tensor of shape {entry.shape} with {entry.size} bytes")

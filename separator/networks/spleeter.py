@@ -19,7 +19,7 @@ pre-trained models", 2020, JOSS 5(50), 2154.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -124,14 +124,13 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        *outer, innermost = self.down
+        *outer, innermost = cast("list[Down]", list(self.down))
         skips = []
-        for layer in outer:
-            skips.append(layer.conv(x))
-            x = self.down_activation(layer.norm(skips[-1]))
-        x = innermost.conv(x)
+        for down in outer:
+            skips.append(down.conv(x))
+            x = self.down_activation(down.norm(skips[-1]))
         first, *others = self.up
-        x = first(x, self.up_activation)
+        x = first(innermost.conv(x), self.up_activation)
         for layer in others:
             x = layer(torch.cat([skips.pop(), x], dim=1), self.up_activation)
         result: Tensor = self.mask(x)

@@ -39,7 +39,8 @@ def add_path(
         stems: names of a checkpoint's estimates, where nothing else names them.
         name: of the model; made from that of the path unless given.
         folder: where cards go, the user's folder unless given.
-        copy: copy weights next to the card; those of Open-Unmix and Spleeter always are, in one file.
+        copy: copy weights next to the card; those of Open-Unmix and Spleeter always are, in one
+            file.
         recipe: how a checkpoint's tracks are cut, see `separator.stream.segments`; as in the
             program that it was made for unless given.
 

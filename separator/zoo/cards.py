@@ -97,7 +97,15 @@ class Weights(Strict):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
     bytes: Count | None = None
     format: Literal[
-        "safetensors", "msst", "demucs", "torchaudio", "open_unmix", "bandit", "bytesep", "spleeter", "onnx"
+        "safetensors",
+        "msst",
+        "demucs",
+        "torchaudio",
+        "open_unmix",
+        "bandit",
+        "bytesep",
+        "spleeter",
+        "onnx",
     ]
 
     @model_validator(mode="after")
