@@ -66,7 +66,7 @@ def read_spleeter(*paths: Path) -> dict[str, Tensor]:
         tensors = read_bundle(paths[0])
         with guarded(paths[0]):
             return from_tensorflow(tensors)
-    state = {}
+    state: dict[str, Tensor] = {}
     for stem, path in enumerate(paths):
         with guarded(path):
             found = from_port(read_pickle(path))
