@@ -403,7 +403,7 @@ class Separator:
             samples=reader.samples_read,
             gain=writer.gain,
             truncated=reader.truncation.message if reader.truncation else None,
-            notes=(*reader.notes, *stream.notes),
+            notes=(*reader.notes, *writer.notes, *stream.notes),
             seconds=time.perf_counter() - began,
             network_seconds=stream.network_seconds,
         )

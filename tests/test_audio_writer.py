@@ -1,9 +1,13 @@
 import os
 import resource
+import time
+import zlib
 from contextlib import contextmanager
 from io import BytesIO
 
+import av
 import mutagen
+import mutagen.apev2
 import numpy as np
 import pytest
 import soundfile
@@ -316,3 +320,122 @@ def test_a_name_that_is_too_long_is_an_audio_error(tmp_path):
     with pytest.raises(AudioError, match=r"name too long\. Choose a shorter name"):
         AudioWriter(tmp_path / ("é" * 126 + ".wav"), RATE, 2)  # 256 of 255 bytes
     assert not list(tmp_path.iterdir())
+
+
+def expected_tags() -> dict[str, list[str]]:
+    names = {"title": "Song", "artist": "Me", "album": "First", "date": "1999", "genre": "Jazz"}
+    return {name: [value] for name, value in (names | {"tracknumber": "3"}).items()}
+
+
+@pytest.mark.parametrize(
+    ("format", "codec"),
+    [("wav", "pcm_s16le"), ("matroska", "flac"), ("asf", "wmav2"), ("caf", "pcm_s16be")],
+)
+def test_tags_that_only_ffmpeg_finds(tmp_path, format, codec):
+    path = tmp_path / "s"
+    with av.open(str(path), "w", format=format) as container:
+        stream = container.add_stream(codec, rate=RATE, layout="stereo")
+        stream.bit_rate = 128_000
+        kind = stream.codec_context.codec.audio_formats[0].name
+        fields = {name: values[0] for name, values in expected_tags().items()}
+        fields["track"] = fields.pop("tracknumber")
+        container.metadata.update(fields)
+        silence = np.zeros((2, 2 * 2048) if kind.endswith("p") else (1, 4 * 2048), "f4")
+        dtype = "f4" if kind.startswith("flt") else "i2"
+        stream.format = kind
+        frame = av.AudioFrame.from_ndarray(silence[:, : silence.shape[1] // 2].astype(dtype), kind)
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame) + stream.encode(None))
+    assert read_tags(path).fields == expected_tags()
+
+
+def test_ape_tags_of_an_mp3(song):
+    path = song("s.mp3")
+    tags = mutagen.apev2.APEv2()
+    for name, values in expected_tags().items():
+        key = {"date": "Year", "tracknumber": "Track"}.get(name, name.title())
+        tags[key] = values
+    tags.save(path)
+    assert read_tags(path) == Tags(expected_tags())
+
+
+def id3_frame(name: bytes, body: bytes, flags: int = 0) -> bytes:
+    return name + synchsafe(len(body)) + flags.to_bytes(2, "big") + body
+
+
+def synchsafe(size: int) -> bytes:
+    return bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+def compressed(name: bytes, body: bytes) -> bytes:
+    return id3_frame(name, synchsafe(len(body)) + zlib.compress(body, 9), 0x0009)
+
+
+def bombs() -> dict[str, bytes]:
+    """Return ID3 frames that ask for memory or time."""
+    zeros = bytes(200_000_000)
+    return {
+        "private": compressed(b"PRIV", b"x\0" + zeros),
+        "cover": compressed(b"APIC", b"\3image/png\0\3\0" + zeros),
+        "comments": b"".join(
+            id3_frame(b"COMM", b"\3eng%d\0x" % number) for number in range(100_000)
+        ),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["private", "cover", "comments"])
+def test_a_bomb_in_the_tags_costs_the_tags_alone(song, tmp_path, kind):
+    plain = song("plain.mp3")
+    frames = id3_frame(b"TIT2", b"\3Song") + bombs()[kind]
+    path = tmp_path / "s.mp3"
+    path.write_bytes(b"ID3\4\0\0" + synchsafe(len(frames)) + frames + plain.read_bytes())
+    began = time.process_time()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    tags = read_tags(path)
+    np.testing.assert_array_equal(read_all(path), read_all(plain))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert time.process_time() - began < 2
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+    assert tags.fields in ({"title": ["Song"]}, {})
+    assert tags.note or tags.fields
+
+
+def test_many_comments_of_a_flac_are_not_read_by_the_decoder(song, tmp_path):
+    """FFmpeg takes a minute for them."""
+    plain = song("s.flac").read_bytes()
+    comments = [b"K%d=v" % number for number in range(200_000)]
+    listed = b"".join(len(text).to_bytes(4, "little") + text for text in comments)
+    body = bytes(4) + len(comments).to_bytes(4, "little") + listed
+    path = tmp_path / "many.flac"
+    path.write_bytes(plain[:42] + b"\4" + len(body).to_bytes(3, "big") + body + plain[42:])
+    began = time.process_time()
+    np.testing.assert_array_equal(read_all(path), read_all(tmp_path / "s.flac"))
+    assert time.process_time() - began < 5
+
+
+def nested(depth: int) -> bytes:
+    boxes = b""
+    for _ in range(depth):
+        boxes = (len(boxes) + 8).to_bytes(4, "big") + b"moov" + boxes
+    return boxes
+
+
+@pytest.mark.parametrize("depth", [10, 3000])
+def test_nested_boxes_cost_no_song(song, depth):
+    path = song("s.m4a")
+    with path.open("ab") as file:
+        file.write(nested(depth))
+    assert read_tags(path).cover is None
+    assert read_all(path).shape == (2, RATE)
+
+
+def test_a_damaged_title_costs_the_title_alone(tmp_path):
+    path = tmp_path / "s.mp3"
+    with AudioWriter(path, RATE, 2) as writer:
+        writer.write(make_signal(RATE))
+    tags = mutagen.apev2.APEv2()
+    tags["Title"] = mutagen.apev2.APEValue(b"\xff\xfe\x00", mutagen.apev2.BINARY)
+    tags["Artist"] = "Me"
+    tags.save(path)
+    assert read_tags(path).fields["artist"] == ["Me"]

@@ -66,7 +66,8 @@ class FFmpegDecoder:
         self.notes = self._conformer.notes
 
     def _open(self) -> None:
-        self._file = Source(self._path)
+        begin, patches = headers.hidden_tags(self._path)
+        self._file = Source(self._path, begin, None, patches)
         try:
             self._container: InputContainer = av.open(
                 self._file, "r", options=_OPTIONS, metadata_errors="replace"

@@ -15,6 +15,8 @@ _MS_ADPCM, _IMA_ADPCM = 2, 0x11
 #: 32 bits less a header, or rounded (SoX writes 0x7FFFF000, and 0x7F000000 into AIFF).
 _STATED_BY_PIPES = (0x7F000000, 1 << 31, 1 << 32)
 _ROUNDED_BY = 1 << 16
+_FLAC_PADDING, _FLAC_PICTURE = 1, 6
+_MOST_BLOCKS, _MOST_TAGS = 1000, 1 << 16  # blocks of flac, bytes of comments
 
 
 def is_stated_by_a_pipe(size: int) -> bool:
@@ -168,6 +170,32 @@ def mp3_samples(path: Path) -> int | None:
     else:
         return None
     return samples if samples > 0 else None
+
+
+def hidden_tags(path: Path) -> tuple[int, dict[int, int]]:
+    """Return where a file begins behind its ID3 tags, and what else hides tags from FFmpeg.
+
+    FFmpeg reads tags in a time that grows with the square of their number, and expands compressed
+    ones. The pictures and long comments of flac become padding; the bytes to change are returned.
+    """
+    with path.open("rb") as file:
+        begin = skip_id3(file)
+        patches: dict[int, int] = {}
+        if file.read(4) != b"fLaC":
+            return begin, patches
+        for _ in range(_MOST_BLOCKS):
+            place = file.tell()
+            head = file.read(4)
+            if len(head) < 4:
+                break
+            size = int.from_bytes(head[1:], "big")
+            # a few comments stay: FFmpeg learns from them where the speakers stand
+            if head[0] & 0x7F == _FLAC_PICTURE or size > _MOST_TAGS:
+                patches[place] = head[0] & 0x80 | _FLAC_PADDING
+            file.seek(size, 1)
+            if head[0] & 0x80:
+                break
+        return begin, patches
 
 
 def skip_id3(file: BinaryIO) -> int:

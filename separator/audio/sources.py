@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,23 @@ class Source(io.BufferedReader):
     to end there, and `check` raises it.
     """
 
-    def __init__(self, path: Path, begin: int = 0, end: int | None = None):
-        super().__init__(io.FileIO(path) if end is None else _Stretch(path, begin, end))
+    def __init__(
+        self,
+        path: Path,
+        begin: int = 0,
+        end: int | None = None,
+        patches: Mapping[int, int] | None = None,
+    ):
+        """Open a file.
+
+        Args:
+            path: The file.
+            begin: Where the stretch begins.
+            end: Where it ends; at the end of the file where absent.
+            patches: Bytes that are read otherwise than they are, by their places in the file.
+        """
+        end = path.stat().st_size if end is None else end
+        super().__init__(_Stretch(path, begin, end, patches or {}))
         self._failure: OSError | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -50,9 +66,9 @@ class Source(io.BufferedReader):
 class _Stretch(io.RawIOBase):
     """Part of a file that looks like a file."""
 
-    def __init__(self, path: Path, begin: int, end: int):
+    def __init__(self, path: Path, begin: int, end: int, patches: Mapping[int, int]):
         self._file = io.FileIO(path)
-        self._begin, self._size = begin, end - begin
+        self._begin, self._size, self._patches = begin, end - begin, patches
         self._file.seek(begin)
 
     def readable(self) -> bool:
@@ -62,8 +78,13 @@ class _Stretch(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        rest = max(0, self._size - self.tell())
-        return self._file.readinto(memoryview(buffer)[:rest]) or 0
+        here = self._file.tell()
+        rest = max(0, self._begin + self._size - here)
+        count = self._file.readinto(memoryview(buffer)[:rest]) or 0
+        for place, byte in self._patches.items():
+            if here <= place < here + count:
+                buffer[place - here] = byte
+        return count
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         origin = (0, self.tell(), self._size)[whence]

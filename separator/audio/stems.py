@@ -40,7 +40,7 @@ class StemWriter:
     """Write the stems of one track, encoding in a thread of its own.
 
     As a context manager it closes, or discards everything where an error passes.
-    `gain` (linear) is 1 until `close` finds that something clipped.
+    `gain` (linear) is 1 until `close` finds that something clipped; `notes` are for the user.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class StemWriter:
         self._spools: dict[str, _Spool] = {}
         self._writers: dict[str, AudioWriter] = {}
         tags = tags or (read_tags(source.path) if source else Tags())
+        self.notes = (tags.note,) if tags.note else ()
         self._given = {*paths, *others}
         self._paths, self._sample_rate, self._channels = dict(paths), sample_rate, channels
         self._format, self._bitrate, self._overwrite = format, bitrate, overwrite

@@ -6,36 +6,27 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import mutagen
-from mutagen.easymp4 import EasyMP4, EasyMP4Tags
+from mutagen.easymp4 import EasyMP4
 from mutagen.flac import FLAC, Picture
 from mutagen.id3 import APIC, ID3, Frames
 from mutagen.mp4 import MP4, MP4Cover
 from mutagen.wave import WAVE
 
-# The fields that are carried over, by their names in Vorbis comments, and in ID3.
-_ID3_FRAMES = {
-    "title": "TIT2",
-    "artist": "TPE1",
-    "album": "TALB",
-    "albumartist": "TPE2",
-    "composer": "TCOM",
-    "date": "TDRC",
-    "genre": "TCON",
-    "tracknumber": "TRCK",
-    "discnumber": "TPOS",
-    "bpm": "TBPM",
-    "copyright": "TCOP",
-    "isrc": "TSRC",
-}
-_FRONT_COVER = 3
-_PICTURE = "metadata_block_picture"  # how Ogg holds a cover: as text
+from separator.audio import tagreader
+from separator.audio.tagreader import FRONT_COVER, ID3_FRAMES, PICTURE
+
 _FLAC_BLOCK = 1 << 24  # bytes that a block of metadata doesn't reach
+_LEFT_OUT = "Its tags take too much memory or time; what can't be read of them was left out."
+_PATIENCE = 60.0  # seconds; processor time is limited more tightly
 
 
 @dataclass(frozen=True)
@@ -48,10 +39,11 @@ class Cover:
 
 @dataclass(frozen=True)
 class Tags:
-    """What a song is called, and its cover."""
+    """What a song is called, and its cover; `note` says what is wrong with the file's."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     cover: Cover | None = None
+    note: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.fields or self.cover)
@@ -67,11 +59,30 @@ class Tags:
 
 
 def read_tags(path: Path) -> Tags:
-    """Return the tags of a file; none where it has none, or they are damaged."""
-    with suppress(mutagen.MutagenError):
-        if (file := mutagen.File(path)) is not None:
-            return Tags(_fields(file), _cover(file))
-    return Tags()
+    """Return the tags of a file; none where it has none, or they are damaged.
+
+    They are read by a process of its own, whose memory and time are limited.
+    """
+    command = [sys.executable, "-I", "-S", tagreader.__file__, json.dumps(sys.path)]
+    try:
+        done = subprocess.run(
+            [*command, str(path.absolute())],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_PATIENCE,
+        )
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return Tags(note=_LEFT_OUT)
+    fields: dict[str, list[str]] = {}
+    for answer in answers:
+        fields = answer["fields"] | fields
+    covers = [answer["cover"] for answer in answers if "cover" in answer]
+    return Tags(
+        fields,
+        Cover(covers[0]["mime"], base64.b64decode(covers[0]["data"])) if covers else None,
+        _LEFT_OUT if done.returncode else None,
+    )
 
 
 def write_tags(path: Path, format: str, tags: Tags) -> None:
@@ -101,45 +112,13 @@ def _is_riff(path: Path) -> bool:
         return file.read(4) == b"RIFF"
 
 
-def _fields(file: Any) -> dict[str, list[str]]:
-    source: Any = file.tags or {}
-    if isinstance(file, MP4):
-        source = EasyMP4(file.filename)
-        names = [name for name in _ID3_FRAMES if name in EasyMP4Tags.Get]
-    elif isinstance(file.tags, ID3):
-        return {
-            name: [str(value) for value in file.tags[frame].text]
-            for name, frame in _ID3_FRAMES.items()
-            if frame in file.tags
-        }
-    else:
-        names = list(_ID3_FRAMES)
-    return {name: [str(value) for value in source[name]] for name in names if name in source}
-
-
-def _cover(file: Any) -> Cover | None:
-    pictures: list[Any] = list(getattr(file, "pictures", []))
-    if isinstance(file, MP4):
-        covers: list[Any] = file.tags["covr"] if file.tags and "covr" in file.tags else []
-        for data in covers:
-            png = data.imageformat == MP4Cover.FORMAT_PNG
-            return Cover("image/png" if png else "image/jpeg", bytes(data))
-    elif isinstance(file.tags, ID3):
-        pictures = file.tags.getall("APIC")
-    elif file.tags and not pictures:
-        with suppress(KeyError, ValueError, mutagen.MutagenError):  # it may not be base64
-            pictures = [Picture(base64.b64decode(text)) for text in file.tags[_PICTURE]]
-    pictures.sort(key=lambda picture: picture.type != _FRONT_COVER)
-    return Cover(pictures[0].mime, bytes(pictures[0].data)) if pictures else None
-
-
 def _write_id3(file: Any, tags: Tags) -> None:
     for name, values in tags.fields.items():
-        frame = _ID3_FRAMES[name]
+        frame = ID3_FRAMES[name]
         file.tags.setall(frame, [Frames[frame](encoding=3, text=values)])
     if tags.cover:
         file.tags.add(
-            APIC(encoding=3, mime=tags.cover.mime, type=_FRONT_COVER, data=tags.cover.data)
+            APIC(encoding=3, mime=tags.cover.mime, type=FRONT_COVER, data=tags.cover.data)
         )
     file.save()
 
@@ -162,10 +141,10 @@ def _write_vorbis(file: Any, tags: Tags) -> None:
         file.tags[name] = values
     if tags.cover:
         picture = Picture()
-        picture.type, picture.mime, picture.data = _FRONT_COVER, tags.cover.mime, tags.cover.data
+        picture.type, picture.mime, picture.data = FRONT_COVER, tags.cover.mime, tags.cover.data
         block = picture.write()
         if not isinstance(file, FLAC):
-            file.tags[_PICTURE] = [base64.b64encode(block).decode("ascii")]
+            file.tags[PICTURE] = [base64.b64encode(block).decode("ascii")]
         elif len(block) < _FLAC_BLOCK:
             file.add_picture(picture)
     file.save()
