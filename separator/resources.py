@@ -5,7 +5,11 @@ In a checkout, an editable install and an sdist they stand beside the package (`
 nothing called `models` is ever installed at the top level.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from separator.errors import ConfigError
@@ -37,16 +41,59 @@ def data_folder(name: str) -> Path:
 
 
 def user_folder() -> Path:
-    """Return the folder of the user's own cards; it need not exist."""
+    """Return the folder for the user's own cards: `$SEPARATOR_MODELS`, or that of the system.
+
+    It need not exist.
+
+    Raises:
+        ConfigError: Nothing tells where it is: there is no home folder.
+    """
     chosen = os.environ.get("SEPARATOR_MODELS")
-    return Path(chosen) if chosen else Path.home() / ".config" / "separator" / "models"
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return _placed(platformdirs.user_config_path, "SEPARATOR_MODELS") / "models"
+
+
+def card_folders() -> list[Path]:
+    """Return the folders that cards are read from: the program's own, and the user's.
+
+    Where the system has another place for settings, cards in `~/.config` are read, too: they went
+    there in earlier versions.
+    """
+    folders = [data_folder("models")]
+    with suppress(ConfigError):  # without a home there are no cards of one's own
+        folders.append(user_folder())
+    if not os.environ.get("SEPARATOR_MODELS"):
+        with suppress(RuntimeError):
+            earlier = Path.home() / ".config" / "separator" / "models"
+            if earlier not in folders and earlier.is_dir():
+                folders.append(earlier)
+    return folders
 
 
 def cache_dir() -> Path:
-    """Return the folder of downloaded weights: `$SEPARATOR_CACHE`, or the platform's cache."""
+    """Return the folder of downloaded weights: `$SEPARATOR_CACHE`, or the system's for caches.
+
+    Raises:
+        ConfigError: Nothing tells where it is: there is no home folder.
+    """
     chosen = os.environ.get("SEPARATOR_CACHE")
     if chosen:
         return Path(chosen)
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("separator"))
+    return _placed(platformdirs.user_cache_path, "SEPARATOR_CACHE")
+
+
+def _placed(find: Callable[[str], Path], variable: str) -> Path:
+    """Find a folder of this program; older libraries call an unknown home '~', right here."""
+    with suppress(RuntimeError):
+        folder = find("separator")
+        if folder.is_absolute():
+            return folder
+    raise ConfigError(
+        "This user has no home folder, so there is no place for models and settings; "
+        f"set HOME, or {variable} to a folder."
+    )

@@ -50,7 +50,6 @@ OPTIONAL = {
     "museval",
     "matplotlib",
     "onnxruntime",
-    "ray",
     "librosa",
 }
 

@@ -1,5 +1,7 @@
 import time
+from io import BytesIO
 
+import mido
 import numpy as np
 import pytest
 import soundfile
@@ -251,11 +253,13 @@ def test_phrases_end_at_rests():
 
 def test_midi_file_holds_the_notes():
     data = midi_file([Channel((Note(0.5, 0.25, 60, 0.5),), 4), Channel((), 8, drums=True)])
-    assert data[:4] == b"MThd"
-    assert int.from_bytes(data[18:22], "big") == len(data) - 22
-    assert bytes([0xC0, 4]) in data
-    # 240 ticks after the start, as a variable-length number, then note on, key 60, velocity 60.
-    assert bytes([0x81, 0x70, 0x90, 60, 60]) in data
+    file = mido.MidiFile(file=BytesIO(data))
+    (track,) = file.tracks
+    assert mido.tick2second(1, file.ticks_per_beat, track[0].tempo) == 1 / 480
+    assert {(m.channel, m.program) for m in track if m.type == "program_change"} == {(0, 4), (9, 8)}
+    on, off = (m for m in track if m.type.startswith("note"))
+    assert (on.type, on.time, on.note, on.velocity) == ("note_on", 240, 60, 60)
+    assert (off.type, off.time, off.note) == ("note_off", 120, 60)
 
 
 def test_reverberation_keeps_the_direct_sound():

@@ -8,16 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from separator.cli.console import line, show, table
+from separator.errors import ConfigError
 from separator.version import __version__
 
-_LIBRARIES = ("torch", "numpy", "soundfile", "av", "soxr", "librosa", "pydantic", "typer")
+_LIBRARIES = ("torch", "numpy", "soundfile", "av", "soxr", "scipy", "pydantic", "typer")
 _PARTS = {  # module: what it is for, and the extra that brings it
     "gradio": ("web app", "app"),
     "lightning": ("training", "train"),
     "torchaudio": ("reference networks", "train"),
     "museval": ("evaluation with BSSEval v4", "evaluate"),
     "matplotlib": ("plots", "evaluate"),
-    "ray": ("clusters", "cluster"),
 }
 
 
@@ -58,16 +58,19 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 
 def _folders() -> Iterator[tuple[str, str]]:
-    from separator.resources import cache_dir, data_folder, user_folder
+    from separator.resources import cache_dir, card_folders
     from separator.words import megabytes
     from separator.zoo.members import usable_cards
     from separator.zoo.weights import is_offline
 
-    cache = cache_dir()
-    files = [path for path in cache.rglob("*") if path.is_file()] if cache.is_dir() else []
-    size = megabytes(sum(path.stat().st_size for path in files))
-    yield "models", f"{len(usable_cards()[0])} in {data_folder('models')} and {user_folder()}"
-    yield "weights", f"{size} in {cache}"
+    folders = " and ".join(map(str, card_folders()))
+    yield "models", f"{len(usable_cards()[0])} in {folders}"
+    try:
+        cache = cache_dir()
+        files = [path for path in cache.rglob("*") if path.is_file()] if cache.is_dir() else []
+        yield "weights", f"{megabytes(sum(path.stat().st_size for path in files))} in {cache}"
+    except ConfigError as error:
+        yield "weights", str(error)
     yield "downloads", "off (SEPARATOR_OFFLINE)" if is_offline() else "on, where asked for"
 
 

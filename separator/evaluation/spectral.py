@@ -4,7 +4,8 @@ Long signals are transformed some frames at a time, stem by stem; frames, window
 those of `torch.stft` with centred frames. Silent references score NaN.
 """
 
-import warnings
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from torch.fft import rfft
 from separator.evaluation.checks import check_pair, without_silent
 from separator.evaluation.parallel import parallel_map
 from separator.spectral.frames import reflected
+from separator.spectral.mel import mel_filters
 
 _Result = TypeVar("_Result")
 
@@ -206,11 +208,7 @@ def _sums(*values: Tensor, count: int) -> Tensor:
 
 def _mel_projection(sample_rate: int, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return what makes mel magnitudes `(channels, bands, frames)` of a complex spectrogram."""
-    from librosa.filters import mel  # slow to import
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about empty filters, at high rates
-        filters = mel(sr=sample_rate, n_fft=_MEL.n_fft, n_mels=_MEL_BANDS)
+    filters = mel_filters(_MEL_BANDS, n_fft=_MEL.n_fft, sample_rate=sample_rate)
     blocks = []
     for rows in torch.from_numpy(filters).to(device).split(32):
         used = rows.any(dim=0).nonzero()  # neighbouring bands share few bins

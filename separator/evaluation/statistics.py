@@ -5,11 +5,14 @@ confidence intervals come from resampled tracks and tests from paired difference
 NaN, of a silent stem for example, or infinite is left out, as in museval.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 Average = Literal["mean", "median"]
@@ -17,8 +20,7 @@ Average = Literal["mean", "median"]
 _AVERAGES: dict[Average, Callable[..., Any]] = {"mean": np.mean, "median": np.median}
 MIN_TRACKS = 6  # for an interval: the signs of five differences alone can't reach p < 0.05 either
 _AT_ONCE = 2_000_000  # numbers that are drawn together, to bound the memory
-_EXACT = 13  # tracks up to which all signs are tried
-_FLIPS = 10_000
+_FLIPS = 10_000  # signs that are tried: all of them, up to 13 tracks
 
 
 class Interval(NamedTuple):
@@ -82,15 +84,17 @@ def bootstrap(
     known = _known(values)
     if known.size < MIN_TRACKS:
         return Interval(average(known, kind), float("nan"), float("nan"), known.size)
-    generator = np.random.default_rng(seed)
-    step = max(1, _AT_ONCE // known.size)
-    draws = (
-        generator.integers(known.size, size=(min(step, resamples - done), known.size))
-        for done in range(0, resamples, step)
+    found = stats.bootstrap(
+        (known,),
+        _AVERAGES[kind],
+        confidence_level=level,
+        n_resamples=resamples,
+        batch=max(1, _AT_ONCE // known.size),
+        method="percentile",
+        rng=np.random.default_rng(seed),
     )
-    averages = np.concatenate([_AVERAGES[kind](known[draw], axis=1) for draw in draws])
-    low, high = np.quantile(averages, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(average(known, kind), float(low), float(high), known.size)
+    low, high = map(float, found.confidence_interval)
+    return Interval(average(known, kind), low, high, known.size)
 
 
 def compare(
@@ -116,7 +120,7 @@ def compare(
         int((gains > 0).sum()),
         int((gains < 0).sum()),
         _signed_ranks(differences),
-        _sign_flips(differences, seed) if differences.size else float("nan"),
+        _sign_flips(differences, seed),
     )
 
 
@@ -138,24 +142,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _signed_ranks(differences: Floats) -> float:
-    from scipy.stats import wilcoxon
-
     if not differences.size:
         return float("nan")
-    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
+    return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def _sign_flips(differences: Floats, seed: int) -> float:
-    """Return how often random signs make the mean as large: all of them for few tracks."""
-    count = differences.size
-    if count <= _EXACT:
-        signs = 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
-    else:
-        generator = np.random.default_rng(seed)
-        signs = generator.choice([-1.0, 1.0], size=(_FLIPS, count))
-        signs[0] = 1.0  # what was observed is one of the possibilities
-    sums = np.abs(signs @ differences)
-    return float(np.mean(sums >= sums[0] * (1 - 1e-12)))
+    """Return how often other signs make the mean as large: all of them for few tracks."""
+    if differences.size < 2:
+        return 1.0 if differences.size else float("nan")
+    found = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=_FLIPS,
+        batch=max(1, _AT_ONCE // differences.size),
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def _known(values: Sequence[float] | Floats) -> Floats:

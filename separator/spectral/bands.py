@@ -9,7 +9,8 @@ band-split checkpoints do.
 Reference: Luo and Yu, "Music source separation with band-split RNN", 2022, arXiv 2209.15174.
 """
 
-import warnings
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby, pairwise
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
+from separator.spectral.mel import mel_filters
 
 Bands = tuple[tuple[int, int], ...]
 
@@ -54,11 +56,7 @@ def mel_bands(count: int, *, n_fft: int, sample_rate: int) -> Bands:
     Raises:
         ConfigError: so many bands that some hold no bin, or a bin falls between two bands.
     """
-    from librosa.filters import mel  # slow to import, and only these models need it
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about empty filters: below that is an error
-        filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=count) > 0
+    filters = mel_filters(count, n_fft=n_fft, sample_rate=sample_rate) > 0
     filters[0, 0] = filters[-1, -1] = True
     if not (filters.any(axis=0).all() and filters.any(axis=1).all()):
         raise ConfigError(

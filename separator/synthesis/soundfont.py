@@ -3,11 +3,13 @@
 Optional. Where the program or a font is missing, the song is made of synthesised instruments alone.
 """
 
+from __future__ import annotations
+
 import shutil
-import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -68,34 +70,30 @@ def midi_file(channels: list[Channel]) -> bytes:
     >>> midi_file([])[:4]
     b'MThd'
     """
-    events: list[tuple[int, int, bytes]] = []
+    from mido import Message, MetaMessage, MidiFile, MidiTrack  # only soundfonts need it
+
+    events: list[tuple[int, int, Message]] = []
     numbers = [number for number in range(16) if number != DRUM_CHANNEL]
     for channel in channels:
-        number = DRUM_CHANNEL if channel.drums else numbers.pop(0)
-        events.append((0, 0, bytes([0xC0 | number, channel.program])))
-        events.append((0, 0, bytes([0xB0 | number, 10, round(64 + 63 * channel.pan)])))
+        to = {"channel": DRUM_CHANNEL if channel.drums else numbers.pop(0)}
+        pan = round(64 + 63 * channel.pan)
+        events.append((0, 0, Message("program_change", program=channel.program, **to)))
+        events.append((0, 0, Message("control_change", control=10, value=pan, **to)))
         for note in channel.notes:
             key = int(np.clip(round(note.pitch), 0, 127))
             start, end = round(note.start * TICKS), round((note.start + note.duration) * TICKS)
             loud = int(np.clip(note.velocity * 120, 1, 127))
-            events.append((start, 2, bytes([0x90 | number, key, loud])))
-            events.append((max(end, start + 1), 1, bytes([0x80 | number, key, 0])))
-    track = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big")
+            events.append((start, 2, Message("note_on", note=key, velocity=loud, **to)))
+            off = Message("note_off", note=key, velocity=0, **to)
+            events.append((max(end, start + 1), 1, off))
+    track = MidiTrack([MetaMessage("set_tempo", tempo=1_000_000)])
     now = 0
     for tick, _, message in sorted(events, key=lambda event: event[:2]):
-        track += _variable_length(tick - now) + message
+        track.append(message.copy(time=tick - now))
         now = tick
-    track += b"\x00\xff\x2f\x00"
-    head = struct.pack(">4sIHHH", b"MThd", 6, 0, 1, TICKS)
-    return head + struct.pack(">4sI", b"MTrk", len(track)) + track
-
-
-def _variable_length(value: int) -> bytes:
-    """Encode a number in groups of seven bits, as MIDI does."""
-    groups = [value & 0x7F]
-    while value := value >> 7:
-        groups.append(value & 0x7F | 0x80)
-    return bytes(reversed(groups))
+    file = BytesIO()
+    MidiFile(type=0, ticks_per_beat=TICKS, tracks=[track]).save(file=file)
+    return file.getvalue()
 
 
 def play_soundfont(font: Path, channels: list[Channel], length: int) -> Audio:

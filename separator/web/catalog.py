@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from separator.errors import ModelError
-from separator.resources import DEFAULT_MODEL, data_folder, user_folder
+from separator.resources import DEFAULT_MODEL, card_folders
 from separator.words import megabytes, nearest
 from separator.zoo.cards import AnyCard, Card
 from separator.zoo.describe import best_score, is_here, models_of, place, size_of
@@ -52,7 +52,7 @@ class Catalog:
     def _renew(self) -> None:
         """Read the cards again if one of their files has changed."""
         with self._lock:
-            stamp = [_stamp(folder) for folder in (data_folder("models"), user_folder())]
+            stamp = [_stamp(folder) for folder in card_folders()]
             if stamp != self._stamp:
                 self._cards, self._problems = usable_cards()
                 self._stamp = stamp

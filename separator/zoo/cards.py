@@ -224,7 +224,6 @@ class Card(Entry):
         normalization: "none", or "track": the whole track's mono mean is subtracted and its
             standard deviation divided out before the network, and both restored after.
         recipe: where segments lie and how they are weighed, see `separator.stream.segments`.
-        latency: look-ahead in seconds, for models made for live use.
         gflops: billions of operations for a second of music in one pass without overlap.
     """
 
@@ -234,7 +233,6 @@ class Card(Entry):
     overlap: Overlap = 0.25
     normalization: Literal["none", "track"] = "none"
     recipe: Literal["default", "demucs", "msst", "msst-flat", "spleeter"] = "default"
-    latency: Annotated[float, Field(ge=0)] | None = None
     gflops: Annotated[float, Field(gt=0)] | None = None
     weights: Weights
 

@@ -6,15 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from separator.errors import ModelError
-from separator.resources import user_folder
+from separator.resources import card_folders
 from separator.zoo.cards import AnyCard, Card, Ensemble
 from separator.zoo.describe import models_of
 from separator.zoo.weights import is_available, local_path
 
 
 def is_added(card: AnyCard) -> bool:
-    """Tell whether the card lies in the user's own folder."""
-    return card.path is not None and card.path.parent.resolve() == user_folder().resolve()
+    """Tell whether the card lies in a folder of the user's own."""
+    return card.path is not None and card.path.parent.resolve() in [
+        folder.resolve() for folder in card_folders()[1:]
+    ]
 
 
 def can_be_removed(card: AnyCard) -> bool:
@@ -63,6 +65,6 @@ def _own_files(card: AnyCard) -> list[Path]:
     """Return the card, and its weights if they were copied beside it."""
     files = [card.path] if card.path else []
     weights = card.bundled if isinstance(card, Card) else None
-    if weights and weights.resolve().parent == (user_folder() / "weights").resolve():
+    if weights and weights.resolve().parent == (card.folder / "weights").resolve():
         files.append(weights)
     return files

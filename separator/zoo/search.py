@@ -1,7 +1,7 @@
 """Cards by their names.
 
-Cards are searched in the folder that came with the program and in the user's own,
-`~/.config/separator/models` unless `$SEPARATOR_MODELS` says otherwise. A card never replaces
+Cards are searched in the folder that came with the program and in the user's own, which
+`separator.resources` knows. A card never replaces
 another silently: two cards of one name are an error.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from separator.errors import ConfigError, ModelError
-from separator.resources import data_folder, user_folder
+from separator.resources import card_folders
 from separator.words import nearest
 from separator.zoo.cards import AnyCard, read_card
 
@@ -109,7 +109,7 @@ def _only_one(paths: Sequence[Path]) -> Path:
 
 def _card_files(folders: Sequence[Path] | None) -> list[Path]:
     """List the files of all cards, folder by folder."""
-    chosen = (data_folder("models"), user_folder()) if folders is None else folders
+    chosen = card_folders() if folders is None else folders
     return [path for folder in chosen for path in sorted(folder.glob("*.yaml"))]
 
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+from separator.errors import ConfigError
+from separator.files import write_text
 from separator.resources import cache_dir
 from separator.zoo.cards import AnyCard
 from separator.zoo.describe import models_of
@@ -30,9 +32,10 @@ class Speeds:
     """Seconds of work per second of music that models took on this machine."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path or cache_dir() / "speeds.json"
+        self._path: Path | None = None
         self._known: dict[str, float] = {}
-        with suppress(OSError, ValueError, AttributeError, TypeError):
+        with suppress(OSError, ValueError, AttributeError, TypeError, ConfigError):
+            self._path = path or cache_dir() / "speeds.json"
             self._known = {str(k): float(v) for k, v in json.loads(self._path.read_text()).items()}
 
     def get(self, name: str) -> float | None:
@@ -44,9 +47,11 @@ class Speeds:
         if duration < _START:
             return
         self._known[name] = seconds / duration
+        if self._path is None:
+            return
         with suppress(OSError):  # a cache that can't be written costs nothing
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._known))
+            write_text(self._path, json.dumps(self._known))
 
     def estimate(self, card: AnyCard, others: dict[str, AnyCard]) -> float | None:
         """Return what a model takes here: measured, or from its work and what others took.

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from separator.errors import ModelError
+from separator.errors import ConfigError, ModelError
 from separator.resources import cache_dir
 from separator.words import megabytes
 from separator.zoo.cards import Card
@@ -31,7 +31,10 @@ def local_path(card: Card) -> Path:
 
 def is_available(card: Card) -> bool:
     """Tell whether the weights are here, by their size; no hash is computed."""
-    path = local_path(card)
+    try:
+        path = local_path(card)
+    except ConfigError:  # no home folder, so nothing was downloaded
+        return False
     return path.is_file() and path.stat().st_size == (card.weights.bytes or path.stat().st_size)
 
 
@@ -137,7 +140,7 @@ def _stamp(path: Path) -> dict[str, Any]:
 
 
 def _is_remembered(path: Path, sha256: str) -> bool:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, ConfigError):
         remembered = json.loads((cache_dir() / "verified" / f"{sha256}.json").read_text())
         return bool(remembered == _stamp(path))
     return False
@@ -145,7 +148,7 @@ def _is_remembered(path: Path, sha256: str) -> bool:
 
 def _remember(path: Path, sha256: str) -> None:
     """Note that a file was verified, so that the next run need not read all of it."""
-    folder = cache_dir() / "verified"
-    with contextlib.suppress(OSError):  # a cache that can't be written only costs time
+    with contextlib.suppress(OSError, ConfigError):  # no cache, or a full one, only costs time
+        folder = cache_dir() / "verified"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{sha256}.json").write_text(json.dumps(_stamp(path)))
