@@ -26,6 +26,7 @@ from separator.networks.demucs_layers import (
     TimeConv,
     rescale,
 )
+from separator.networks.htdemucs import TransformerLayer
 from separator.networks.hybrid_layers import (
     BandDecoder,
     BandEncoder,
@@ -254,3 +255,15 @@ def test_renumbers_the_keys_of_version_2():
 def test_refuses_impossible_sizes(network, options, word):
     with torch.device("meta"), pytest.raises(ConfigError, match=word):
         build_network(network, stems=STEMS, **options)
+
+
+@pytest.mark.parametrize("cross", [False, True])
+def test_parameters_of_a_layer_come_in_the_order_of_quantised_files(cross):
+    """Such files name nothing, and biases of one shape could change places unseen."""
+    sizes = {"dim": 8, "heads": 2, "hidden": 16, "dropout": 0.0, "init": 1.0}
+    parts = [
+        name.split(".")[0] for name, _ in TransformerLayer(**sizes, cross=cross).named_parameters()
+    ]
+    norms = ["norm1", "norm2", *(["norm3"] if cross else []), "norm_out"]
+    order = ["cross_attn" if cross else "self_attn", "linear1", "linear2", *norms]
+    assert list(dict.fromkeys(parts)) == [*order, "gamma_1", "gamma_2"]

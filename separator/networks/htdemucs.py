@@ -81,19 +81,21 @@ class TransformerLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.cross = cross
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        # In this order quantised files, which name no parameters, hold them.
         attention = MultiheadAttention(dim, heads, dropout)
         if cross:
-            self.norm3 = nn.LayerNorm(dim)
             self.cross_attn = attention
         else:
             self.self_attn = attention
         self.linear1 = nn.Linear(dim, hidden)
         self.linear2 = nn.Linear(hidden, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        if cross:
+            self.norm3 = nn.LayerNorm(dim)
+        self.norm_out = TokenNorm(dim)
         self.gamma_1 = LayerScale(dim, init)
         self.gamma_2 = LayerScale(dim, init)
-        self.norm_out = TokenNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
