@@ -64,6 +64,21 @@ def test_songs_of_any_kind_come_back_as_they_were(cli):
     assert "3 done" in result.stderr
 
 
+def test_patterns_that_a_shell_left_are_filled_in(cli):
+    """On Windows nobody else does it; a song whose name has brackets is that song."""
+    for name in ("dj/b.wav", "dj/a.wav", "dj/deep/c.wav", "dj/x.txt", "one [live].wav"):
+        write(name) if name.endswith(".wav") else Path(name).write_text("")
+    plan = cli(
+        "separate", "dj/*.wav", "one [live].wav", "-o", "out", "--model", "tiny", "--dry-run"
+    )
+    assert all(name in plan.stdout for name in ("a", "b", "one [live]"))
+    assert "c.wav" not in plan.stdout + plan.stderr
+    both = cli("separate", "dj/**/*.wav", "-o", "out", "--model", "tiny", "--dry-run")
+    assert "c" in both.stdout
+    failed = cli("separate", "dj/*.flac", "-o", "out", "--model", "tiny", "--dry-run", code=2)
+    assert "Nothing is called 'dj/*.flac'" in failed.stderr
+
+
 @pytest.mark.parametrize("words", [["--residual", "song.wav"], ["song.wav", "--residual"]])
 def test_vocals_and_what_is_left_sum_to_the_song(cli, words):
     song = write("song.wav")

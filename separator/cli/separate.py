@@ -168,7 +168,7 @@ def separate(
     }
     _check_options(inputs, options, card)
     _check_settings(card, **settings)
-    tracks = find_audio([Path(text) for text in inputs], output=output)
+    tracks = find_audio(values.paths(inputs), output=output)
     planned = plan(tracks, options, model=card.name, known=card.stems)
     if dry_run:
         raise typer.Exit(show_plan(planned))

@@ -1,5 +1,6 @@
 """Turn what people type into values."""
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,24 @@ def one_of(value: str, allowed: Sequence[str], option: str) -> str:
             f"{option} is '{value}'; allowed: {', '.join(allowed)}.{nearest(value, allowed)}"
         )
     return value
+
+
+def paths(inputs: Sequence[str]) -> list[Path]:
+    """Return the files and folders that are named; where the shell left patterns, what they match.
+
+    Raises:
+        ConfigError: A pattern that nothing matches.
+    """
+    found: list[Path] = []
+    for text in inputs:
+        if glob.has_magic(text) and not Path(text).exists():  # a name may hold brackets, too
+            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207, absolute ones too
+            if not matches:
+                raise ConfigError(f"Nothing is called '{text}'; name files or folders.")
+            found += map(Path, matches)
+        else:
+            found.append(Path(text))
+    return found
 
 
 def make_folder(folder: Path) -> None:
