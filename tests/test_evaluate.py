@@ -20,6 +20,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_models_estimates_and_oracles_in_one_pass(run, estimates, tmp_path):
     words = ("--model", "tiny", "--estimates", estimates, "--metric", "csdr", "--report")
     done = run(*words, oracle="irm1")

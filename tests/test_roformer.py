@@ -243,6 +243,7 @@ def test_feed_forward_applies_its_layers_in_turn():
     torch.testing.assert_close(block(x), block.net(x))
 
 
+@pytest.mark.slow
 def test_bundled_model_scores_the_same_in_bfloat16():
     """Against stems that its estimates miss as far as the true ones, by 5 dB."""
     mixture, _ = soundfile.read(
