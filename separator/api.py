@@ -290,6 +290,7 @@ class Separator:
         residual: str | None = None,
         start: float = 0.0,
         duration: float | None = None,
+        track: int | None = None,
         audio_format: str = "wav",
         bit_depth: int | None = None,
         template: str = DEFAULT_TEMPLATE,
@@ -309,6 +310,8 @@ class Separator:
             residual: As in `separate`.
             start: Where to begin, in seconds.
             duration: How much to separate, in seconds; to the end unless given.
+            track: Which audio track of a film, counted from 0; the first that can be decoded
+                unless given.
             audio_format: wav, flac, mp3, ogg, opus or m4a.
             bit_depth: 16, 24 or 32 (float), where the format has them; the source's unless given.
             template: Names of the files, see `separator.audio.naming`.
@@ -336,6 +339,7 @@ class Separator:
             residual=residual,
             start=start,
             duration=duration,
+            track=track,
             bit_depth=bit_depth,
             overwrite=overwrite,
             progress=progress,
@@ -351,6 +355,7 @@ class Separator:
         residual: str | None = None,
         start: float = 0.0,
         duration: float | None = None,
+        track: int | None = None,
         bit_depth: int | None = None,
         overwrite: bool = False,
         progress: ProgressCallback | None = None,
@@ -365,11 +370,11 @@ class Separator:
         began = time.perf_counter()
         statistics = None
         if self.needs_statistics:
-            with open_audio(path, start=start, duration=duration) as reader:
+            with open_audio(path, stream=track, start=start, duration=duration) as reader:
                 statistics = track_statistics(map(torch.from_numpy, reader.blocks(_BLOCK)))
         # The thread that decodes must have ended before the file closes, whatever goes wrong.
         with (
-            open_audio(path, start=start, duration=duration) as reader,
+            open_audio(path, stream=track, start=start, duration=duration) as reader,
             closing(prefetch(reader.blocks(_BLOCK))) as blocks,
         ):
             stream = self.stream(

@@ -5,7 +5,8 @@ import pytest
 import soundfile
 import torch
 import yaml
-from conftest import music
+from conftest import music, read_all
+from test_audio_reader import mux
 
 from separator.api import Separator, load_model
 from separator.cli.models import fetch_weights
@@ -208,3 +209,14 @@ def test_downloads_are_forbidden_everywhere(tiny_models, tmp_path, monkeypatch):
     for load in (Separator, load_model, lambda path: fetch_weights(find_card(path))):
         with pytest.raises(ModelError, match="downloads are off"):
             load(str(tmp_path / "tiny.yaml"))
+
+
+def test_a_track_can_be_chosen(tiny, tmp_path):
+    loud, quiet = music(0.5), music(0.5) / 4
+    path = mux(tmp_path / "film.mka", "pcm_s16le", [loud, quiet])
+    for track, gain in ((None, 1), (1, 0.25)):
+        result = tiny.separate_file(
+            path, tmp_path / str(track), stems=["vocals"], residual="rest", track=track
+        )
+        total = sum(read_all(path) for path in result.outputs.values())
+        assert np.abs(total - gain * loud).max() < 2**-12

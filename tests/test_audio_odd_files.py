@@ -1,5 +1,7 @@
 """Files that decoders get wrong, that contradict themselves, or whose headers only estimate."""
 
+import errno
+import io
 import struct
 from pathlib import Path
 
@@ -390,3 +392,26 @@ def test_rates_without_music_are_refused(tmp_path, rate):
     soundfile.write(tmp_path / "s.wav", np.zeros((4000, 2)), rate)
     with pytest.raises(AudioError, match=f"has {rate} samples per second; allowed: 1000 to"):
         open_audio(tmp_path / "s.wav")
+
+
+class BadDisk(io.FileIO):
+    """A file that can't be read beyond its first bytes."""
+
+    good = 0
+
+    def readinto(self, buffer):
+        if self.tell() >= self.good:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(memoryview(buffer)[: self.good - self.tell()])
+
+
+@pytest.mark.parametrize("good", [0, 20_000])
+@pytest.mark.parametrize("name", ["s.wav", "s.mp3", "s.ogg", "s.flac"])
+def test_a_failing_disk_is_an_audio_error(song, monkeypatch, capfd, name, good):
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 5 * RATE)).astype(np.float32)
+    path = song(name, noise)
+    monkeypatch.setattr(BadDisk, "good", good)
+    monkeypatch.setattr("separator.audio.sources.io.FileIO", BadDisk)
+    with pytest.raises(AudioError, match="can't be read: input/output error"):
+        read_all(path)
+    assert capfd.readouterr() == ("", "")

@@ -48,6 +48,22 @@ def test_folders_are_searched_to_the_bottom_in_order(folder):
 
 
 @pytest.mark.parametrize(
+    "ending",
+    ["wmv", "m2ts", "spx", "thd", "mlp", "dsf", "dff", "mpc", "vob", "weba", "m4r", "rm", "oma"],
+)
+def test_folders_are_searched_for_all_that_can_be_read(folder, ending):
+    touch(f"in/a.{ending}")
+    assert names("in") == ["a"]
+
+
+def test_what_is_passed_over_in_a_folder_is_told(folder):
+    touch("in/a.wav", "in/b.xyz", "in/sub/take", "in/cover.jpg", "in/notes.txt", "in/.c.xyz")
+    others: list[Path] = []
+    assert [track.track for track in find_audio([Path("in")], passed_over=others)] == ["a"]
+    assert others == [Path("in/b.xyz"), Path("in/sub/take")]
+
+
+@pytest.mark.parametrize(
     "name", ["with space", "[x] *?", "ünï 音楽", "{stem}", "Mr. Blue", "a'b\"c", "line\nbreak"]
 )
 def test_names_are_names_not_patterns(folder, name):

@@ -311,6 +311,8 @@ def _bit_depth(context: av.AudioCodecContext) -> int | None:
         bits = ((data[12] & 1) << 4 | data[13] >> 4) + 1  # STREAMINFO
     elif name == "alac" and len(data) >= 18:
         bits = data[17]
+    elif context.format is None:
+        return None  # nothing of a damaged file could be decoded
     elif name.startswith(("pcm_", "wavpack", "tta", "ape", "mlp", "truehd")):
         bits = 8 * context.format.bytes
         if name.startswith(("pcm_s24", "pcm_u24")):

@@ -55,9 +55,18 @@ FORMATS: dict[str, Format] = {
 BIT_DEPTHS = tuple(sorted({bits for format in FORMATS.values() for bits in format.codecs if bits}))
 
 _READABLE = """
-    wav wave rf64 w64 bwf flac mp3 mp2 ogg oga opus m4a m4b mp4 aac alac aif aiff aifc caf au snd
-    wma webm mka mkv mov avi m4v mpg mpeg 3gp ac3 eac3 dts ape wv tta ts flv ogv amr voc
+    wav wave rf64 w64 bwf flac mp1 mp2 mp3 mpa ogg oga ogx opus spx m4a m4b m4p m4r mp4 aac alac
+    adts aif aiff aifc caf au snd wma asf wmv webm weba mka mkv mov qt avi m4v f4v f4a flv mpg mpeg
+    vob m2ts mts ts m2t 3gp 3g2 3ga amr awb ac3 ec3 eac3 dts dtshd thd truehd mlp ape wv tta tak
+    mpc mp+ ofr shn dsf dff oma aa3 at3 ra rm rmvb ogv ogm voc gsm g722 sln paf sf ircam nist sph
+    avr dv nut mxf gxf wtv
 """
+# What lies beside music and holds none.
+_OTHERS = """
+    jpg jpeg png gif webp bmp tif tiff svg pdf txt md rtf doc docx html nfo log cue m3u m3u8 pls lrc
+    srt vtt ass json yaml yml xml csv ini db sfv md5 url mid midi
+"""
+_BESIDE = frozenset(f".{name}" for name in _OTHERS.split())
 AUDIO_EXTENSIONS = frozenset(f".{name}" for name in _READABLE.split())
 
 
@@ -68,6 +77,15 @@ def is_audio_path(path: Path) -> bool:
     (True, False)
     """
     return path.suffix.lower() in AUDIO_EXTENSIONS and not path.name.startswith(".")
+
+
+def is_beside_audio(path: Path) -> bool:
+    """Return whether a file is of a kind that lies beside music: pictures, texts, lists, hidden.
+
+    >>> is_beside_audio(Path("cover.jpg")), is_beside_audio(Path("take.xyz"))
+    (True, False)
+    """
+    return path.suffix.lower() in _BESIDE or path.name.startswith(".")
 
 
 def output_format(name: str) -> Format:

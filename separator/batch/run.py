@@ -49,6 +49,7 @@ class Options:
     residual: str | None = None
     start: float = 0.0
     duration: float | None = None
+    track: int | None = None
     audio_format: str = "wav"
     bit_depth: int | None = None
     template: str = DEFAULT_TEMPLATE
@@ -259,6 +260,7 @@ class _Worker:
             residual=options.residual,
             start=options.start,
             duration=options.duration,
+            track=options.track,
             bit_depth=options.bit_depth,
             overwrite=options.existing == "overwrite",
             progress=lambda progress: self.on_event(Event(job, progress)),

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from separator.audio.formats import AUDIO_EXTENSIONS, is_audio_path
+from separator.audio.formats import AUDIO_EXTENSIONS, is_audio_path, is_beside_audio
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Track:
     problem: str | None = None
 
 
-def find_audio(inputs: Iterable[Path], *, output: Path | None = None) -> list[Track]:
+def find_audio(
+    inputs: Iterable[Path], *, output: Path | None = None, passed_over: list[Path] | None = None
+) -> list[Track]:
     """Find the files to separate, and give each a name that no other has.
 
     A file is taken whatever it is called; folders are searched for the extensions that can be
@@ -48,18 +50,19 @@ def find_audio(inputs: Iterable[Path], *, output: Path | None = None) -> list[Tr
     Args:
         inputs: Files and folders, in the order in which they shall be separated.
         output: A folder that is not searched, for it holds results.
+        passed_over: Takes what is found in folders and may be audio, but isn't named like it.
     """
     found: dict[Path, Track] = {}
     for given in inputs:
         tracks = [Track(given, given.stem if is_audio_path(given) else given.name)]
         if os.path.isdir(given):  # noqa: PTH112 - never raises
-            tracks = _search(given, output)
+            tracks = _search(given, output, passed_over if passed_over is not None else [])
         for track in tracks:
             found.setdefault(_place(track.path), track)
     return _distinguish(list(found.values()))
 
 
-def _search(folder: Path, output: Path | None) -> list[Track]:
+def _search(folder: Path, output: Path | None, passed_over: list[Path]) -> list[Track]:
     """Return the audio in a folder and below; folders that links lead to are searched once."""
     tracks: list[Track] = []
     errors: list[OSError] = []
@@ -76,6 +79,8 @@ def _search(folder: Path, output: Path | None) -> list[Track]:
             if is_audio_path(path):
                 name = path.relative_to(folder).with_suffix("").as_posix()
                 tracks.append(Track(path, name, named=False))
+            elif not is_beside_audio(path):
+                passed_over.append(path)
     for error in errors:
         reason = (error.strerror or str(error)).lower()
         problem = f"The folder '{error.filename}' can't be searched: {reason}."

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,15 @@ def separate(
         str | None,
         typer.Option(
             metavar="TIME", help="Separate so much: seconds or mm:ss.", rich_help_panel=_WANTED
+        ),
+    ] = None,
+    track: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="This audio track of a film or stem file, counted from 0; the first that can be "
+            "decoded unless given.",
+            rich_help_panel=_WANTED,
         ),
     ] = None,
     audio_format: Annotated[
@@ -151,6 +161,7 @@ def separate(
         residual=leftover_name(card, chosen) if residual == "" else residual,
         start=seconds_of(start, "--start") or 0.0,
         duration=seconds_of(duration, "--duration"),
+        track=track,
         audio_format=audio_format.lower().removeprefix("."),
         bit_depth=bit_depth,
         template=template,
@@ -168,7 +179,10 @@ def separate(
     }
     _check_options(inputs, options, card)
     _check_settings(card, **settings)
-    tracks = find_audio(values.paths(inputs), output=output)
+    others: list[Path] = []
+    tracks = find_audio(values.paths(inputs), output=output, passed_over=others)
+    if others and not quiet:
+        message(_passed_over(others))
     planned = plan(tracks, options, model=card.name, known=card.stems)
     if dry_run:
         raise typer.Exit(show_plan(planned))
@@ -197,6 +211,17 @@ def _note_speed(card: "AnyCard", report: "Report") -> None:
     if done:
         longest = max(done, key=lambda result: result.duration)
         Speeds().note(card.name, longest.seconds, longest.duration)
+
+
+def _passed_over(paths: Sequence[Path]) -> str:
+    """Name what was found in folders and left out.
+
+    >>> _passed_over([Path("in/a.xyz"), Path("in/b.xyz"), Path("in/take")])
+    "Passed over, as not named like audio: 2 x '.xyz', 1 x ''. Name such files to try them."
+    """
+    kinds = Counter(path.suffix.lower() for path in paths).most_common(5)
+    told = ", ".join(f"{count} x '{suffix}'" for suffix, count in kinds)
+    return f"Passed over, as not named like audio: {told}. Name such files to try them."
 
 
 def _existing(skip: bool, overwrite: bool) -> Any:
