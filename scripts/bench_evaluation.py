@@ -23,9 +23,9 @@ import numpy as np
 import soundfile
 
 from separator.datasets import scan_dataset
-from separator.evaluation.methods import Model
+from separator.evaluation.measure import Evaluation, TrackOutcome, evaluate
+from separator.evaluation.methods import ModelMethod
 from separator.evaluation.results import find_results
-from separator.evaluation.runner import Evaluation, Outcome, evaluate
 from separator.evaluation.scoring import choose_metrics
 from separator.zoo.search import find_card
 
@@ -75,7 +75,7 @@ class Progress:
     def __init__(self, tracks: int):
         self.tracks, self.ended, self.began = tracks, 0, time.perf_counter()
 
-    def __call__(self, track: str, outcomes: Sequence[Outcome]) -> None:
+    def __call__(self, track: str, outcomes: Sequence[TrackOutcome]) -> None:
         """Print a line; as `on_track` of `evaluate`."""
         self.ended += 1
         states = ", ".join(outcome.error or outcome.status for outcome in outcomes)
@@ -100,7 +100,7 @@ def main() -> None:
         write_songs(folder / "songs", options.tracks, options.seconds)
         index = folder / "index.json"
         dataset = scan_dataset(folder / "songs", "musdb18hq", index=index)
-        model = Model(find_card(options.model))
+        model = ModelMethod(find_card(options.model))
         metrics = choose_metrics(options.metric)
         evaluation = Evaluation((model,), metrics, folder / "results", threads=options.threads)
         began = time.perf_counter()

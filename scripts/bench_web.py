@@ -24,7 +24,7 @@ from screenshots import browser, open_page
 
 from separator.web.app import Server
 from separator.web.service import Request, Service
-from separator.web.settings import Settings
+from separator.web.settings import AppSettings
 
 MODEL = "pocket"
 CLIP_SECONDS = 30
@@ -39,7 +39,7 @@ PAINT = """() => ({
 def bench_paint(work: Path, options: argparse.Namespace) -> None:
     """When something is seen, and when a song can be chosen; each time with an empty cache."""
     found: list[dict[str, float]] = []
-    with Server(Settings(port=0)) as server, browser() as chromium:
+    with Server(AppSettings(port=0)) as server, browser() as chromium:
         for _ in range(options.runs + 1):
             began = time.perf_counter()
             page = open_page(chromium, server.url)
@@ -57,7 +57,7 @@ def bench_playable(work: Path, options: argparse.Namespace) -> None:
     clip = song(work / "clip.wav", CLIP_SECONDS)
     command = [*SEPARATOR, "separate", str(clip), "-o", str(work / "out"), "--overwrite"]
     lines, pages = [], []
-    with Server(Settings(port=0)) as server, browser() as chromium:
+    with Server(AppSettings(port=0)) as server, browser() as chromium:
         for _ in range(options.runs):
             lines.append(run([*command, "--model", MODEL])[0])
             pages.append(playable(chromium, server.url, clip))
@@ -84,7 +84,7 @@ def playable(chromium: Any, url: str, clip: Path) -> float:
 def bench_queue(work: Path, options: argparse.Namespace) -> None:
     """Many songs of two users in the queue: what becomes of them, and of the memory."""
     clip = song(work / "queued.wav", QUEUED_SECONDS)
-    service = Service(Settings())
+    service = Service(AppSettings())
     jobs = [service.submit(Request(clip, MODEL, title="first"), "user0/")]
     wait(service)
     first = resident()
@@ -104,7 +104,7 @@ def bench_queue(work: Path, options: argparse.Namespace) -> None:
 def bench_cancel(work: Path, options: argparse.Namespace) -> None:
     """How long a job goes on after it was cancelled, and what it leaves in memory."""
     clip = song(work / "cancelled.wav", 10 * CLIP_SECONDS)
-    service = Service(Settings())
+    service = Service(AppSettings())
     seconds, memory = [], []
     for _ in range(options.runs):
         job = service.submit(Request(clip, MODEL), "user/")

@@ -32,7 +32,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from separator.checkpoints.foreign import read_bag, read_folder, read_model
+from separator.checkpoints.foreign import read_bag, read_folder, read_foreign
 from separator.errors import SeparatorError
 from separator.networks import build_network
 
@@ -167,7 +167,7 @@ def attempt(path: Path, config: Path | None) -> str:
         elif path.suffix == ".yaml":
             read_bag(path)
         else:
-            read_model(path, config)
+            read_foreign(path, config)
     except SeparatorError as error:
         return "refused" if "\n" not in str(error) else f"several lines: {error}"
     except BaseException:

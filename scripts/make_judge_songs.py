@@ -37,7 +37,7 @@ from make_synthetic_musdb import write_stems
 from scipy import signal
 
 from separator.errors import AudioError
-from separator.synthesis import SAMPLE_RATE, effects, programs
+from separator.synthesis import SAMPLE_RATE, desk, programs
 from separator.synthesis.mastering import Mastering, master
 from separator.synthesis.oscillators import Audio, filtered
 from separator.synthesis.sampler import Kit, add, faded, load
@@ -426,7 +426,7 @@ def flite(word: str, voice: str, hertz: int, stretch: float) -> Audio:
         command = ["flite", "-voice", voice, "--setf", f"int_f0_target_mean={hertz}"]
         command += ["--setf", "int_f0_target_stddev=1", "--setf", f"duration_stretch={stretch:.2f}"]
         try:
-            programs.run([*command, "-t", word, "-o", "word.wav"], 30.0, Path(folder))
+            programs.run_program([*command, "-t", word, "-o", "word.wav"], 30.0, Path(folder))
             audio, rate = soundfile.read(Path(folder, "word.wav"), dtype="float32")
         except (OSError, subprocess.SubprocessError) as error:
             raise AudioError(
@@ -500,7 +500,7 @@ def hall(rng: Generator, seconds: float) -> Audio:
 
 def levelled(audio: Audio, level: float = -20.0) -> Audio:
     """Bring what sounds to a level in dB."""
-    return audio * effects.linear(level - effects.loudness(audio))
+    return audio * desk.linear(level - desk.loudness(audio))
 
 
 @dataclass(frozen=True)
@@ -524,8 +524,8 @@ class Stage:
         if rng.random() < 0.6:
             audio = PluckedString.draw(rng, low=True).play(notes, length, rng)
             if rng.random() < 0.3:
-                audio = effects.saturate(levelled(audio, -12.0), float(rng.uniform(0, 12)))
-            return effects.place(filtered(audio, "lowpass", float(rng.uniform(1500, 6000))), 0, 0)
+                audio = desk.saturate(levelled(audio, -12.0), float(rng.uniform(0, 12)))
+            return desk.place(filtered(audio, "lowpass", float(rng.uniform(1500, 6000))), 0, 0)
         return self._font(notes, int(rng.choice(BASSES)), length)
 
     def other(self, plan: Plan, length: int, rng: Generator) -> Audio:
@@ -536,11 +536,11 @@ class Stage:
             if way == 0:
                 string = PluckedString.draw(rng, low=False)
                 audio = string.play(chord_notes(plan, rng, 48, True), length, rng)
-                audio = effects.equalize(audio, rng, 6.0)
+                audio = desk.equalized(audio, rng, 6.0)
             elif way == 1:
                 string = PluckedString.draw(rng, low=False)
                 audio = string.play(melody_notes(plan, rng, 60), length, rng)
-                audio = effects.saturate(levelled(audio, -10.0), float(rng.uniform(6, 30)))
+                audio = desk.saturate(levelled(audio, -10.0), float(rng.uniform(6, 30)))
                 audio = filtered(audio, "bandpass", (90.0, float(rng.uniform(3000, 5500))))
             elif way == 2:
                 notes = chord_notes(plan, rng, int(rng.integers(50, 64)), False)
@@ -549,10 +549,10 @@ class Stage:
                 notes = melody_notes(plan, rng, int(rng.integers(60, 76)))
                 audio = self._font(notes, int(rng.choice(LINES)), length)
             pan = float(rng.uniform(-0.6, 0.6))
-            out += effects.place(levelled(audio), pan, 1.0) * effects.linear(rng.uniform(-6, 0))
+            out += desk.place(levelled(audio), pan, 1.0) * desk.linear(rng.uniform(-6, 0))
         if rng.random() < 0.25:
             guitar, _ = self.band(length, rng)
-            out += levelled(guitar) * effects.linear(rng.uniform(-3, 3))
+            out += levelled(guitar) * desk.linear(rng.uniform(-3, 3))
         return out
 
     def vocals(self, plan: Plan, length: int, rng: Generator, way: int) -> Audio:
@@ -568,7 +568,7 @@ class Stage:
         for take in range(int(rng.choice((1, 1, 2)))):
             mono = singer.sing(notes, length, rng) if way == 0 else flite_sings(notes, length, rng)
             pan = float(rng.uniform(-0.6, 0.6)) if take else 0.0
-            out += effects.place(levelled(np.stack([mono, mono])), pan, 1.0) * (0.5 if take else 1)
+            out += desk.place(levelled(np.stack([mono, mono])), pan, 1.0) * (0.5 if take else 1)
         return out
 
     def band(self, length: int, rng: Generator) -> tuple[Audio, Audio]:
@@ -612,7 +612,7 @@ def judge_song(seed: int, duration: float, stage: Stage) -> dict[str, Audio]:
         "vocals": levelled(stage.vocals(plan, length, rng, seed % 3), -18.0 + rng.normal(0, 2)),
     }
     for stem, wet in (("drums", 0.15), ("other", 0.3), ("vocals", 0.4)):
-        stems[stem] = effects.reverberate(stems[stem], room, float(rng.uniform(0, wet)))
+        stems[stem] = desk.reverberated(stems[stem], room, float(rng.uniform(0, wet)))
     return master(stems, mastering(rng))
 
 
@@ -623,7 +623,7 @@ def real_song(seed: int, duration: float, stage: Stage) -> dict[str, Audio]:
     guitar, rest = stage.band(length, rng)
     plan = Plan.draw(rng, duration)
     voice = stage.vocals(plan, length, rng, seed % 3)
-    voice = effects.reverberate(voice, hall(rng, 1.2), float(rng.uniform(0, 0.4)))
+    voice = desk.reverberated(voice, hall(rng, 1.2), float(rng.uniform(0, 0.4)))
     band = levelled(guitar + rest, -18.0)
     return master(
         {"instrumental": band, "vocals": levelled(voice, -18.0 + rng.uniform(-3, 2))},

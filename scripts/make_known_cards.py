@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from separator.checkpoints.mdx_onnx import public_settings
+from separator.checkpoints.mdx_onnx import graph_settings
 from separator.checkpoints.vocal_remover import public_settings as public_settings_of_bands
 from separator.networks import build_network
 from separator.schema import SAFE_LOADER
@@ -111,7 +111,7 @@ def mdx_net(facts: Fields) -> Iterator[Fields]:
     common = {key: value for key, value in facts.items() if key != "models"}
     folder = common["source"].replace("/tag/", "/download/")
     for name, entry in facts["models"].items():
-        stem, parameters = public_settings(entry["md5"])
+        stem, parameters = graph_settings(entry["md5"])
         what, residual = MDX_STEMS[stem]
         author = entry.get("author", "Ultimate Vocal Remover")
         size = round(entry["bytes"] / 4e6)

@@ -24,7 +24,7 @@ import soundfile
 from debian_sounds import REAL_BAND, TRAINING, TRAINING_SONGS, Shelf
 from make_synthetic_musdb import write_stems
 
-from separator.synthesis import SAMPLE_RATE, effects
+from separator.synthesis import SAMPLE_RATE, desk
 from separator.synthesis.composer import compose
 from separator.synthesis.mastering import Mastering, master
 from separator.synthesis.oscillators import Audio, filtered
@@ -57,9 +57,9 @@ from separator.synthesis.score import (
     SNARE,
     STICK,
     TAMBOURINE,
+    Composition,
     Note,
-    Part,
-    Song,
+    PlayerPart,
 )
 from separator.synthesis.soundfont import (
     DRUM_KITS,
@@ -195,7 +195,7 @@ def render(seed: int, duration: float, sounds: Sounds) -> dict[str, Audio]:
     song = compose(seed, duration)
     rng = np.random.default_rng([seed, 3])
     length = int(duration * SAMPLE_RATE)
-    room = effects.impulse_response(rng, float(rng.uniform(0.2, 1.8)))
+    room = desk.room_response(rng, float(rng.uniform(0.2, 1.8)))
     players: dict[str, Player] = {"drums": _drums, "vocals": _vocals}
     stems = {}
     for stem in STEMS:
@@ -207,26 +207,26 @@ def render(seed: int, duration: float, sounds: Sounds) -> dict[str, Audio]:
     return master(stems, Mastering.draw(rng))
 
 
-Player = Callable[[Song, list[Part], int, Sounds, Generator], Audio]
+Player = Callable[[Composition, list[PlayerPart], int, Sounds, Generator], Audio]
 
 
 def _treated(stem: str, audio: Audio, room: Audio, rng: Generator) -> Audio:
     """Shape a stem as an engineer would: equaliser, compressor, room, level."""
     if not np.any(audio):
         return audio
-    audio = filtered(effects.equalize(audio, rng, 4.0), "highpass", 25.0)
+    audio = filtered(desk.equalized(audio, rng, 4.0), "highpass", 25.0)
     if rng.random() < 0.6:
-        threshold = effects.loudness(audio) + rng.uniform(-6, 4)
-        audio = effects.compress(audio, threshold, float(rng.uniform(1.5, 5)))
+        threshold = desk.loudness(audio) + rng.uniform(-6, 4)
+        audio = desk.compressed(audio, threshold, float(rng.uniform(1.5, 5)))
     if stem != "bass":
         wet = {"drums": 0.25, "other": 0.4, "vocals": 0.6}[stem]
-        audio = effects.reverberate(audio, room, float(rng.uniform(0.0, wet)))
+        audio = desk.reverberated(audio, room, float(rng.uniform(0.0, wet)))
     stray = float(np.clip(rng.normal(0.0, SPREAD), -8.0, 8.0))
     return _levelled(audio, LEVELS[stem] + stray)
 
 
 def _levelled(audio: Audio, level: float = -20.0) -> Audio:
-    return audio * effects.linear(level - effects.loudness(audio))
+    return audio * desk.linear(level - desk.loudness(audio))
 
 
 def _pick(rng: Generator, things: Sequence[T]) -> T:
@@ -238,7 +238,9 @@ def _sample(path: Path) -> Audio:
     return load(path)
 
 
-def _drums(song: Song, parts: list[Part], length: int, sounds: Sounds, rng: Generator) -> Audio:
+def _drums(
+    song: Composition, parts: list[PlayerPart], length: int, sounds: Sounds, rng: Generator
+) -> Audio:
     """Play a loop, a kit of one-shots or a soundfont's kit, or two of them."""
     notes = parts[0].notes
     ways: list[DrumPlayer] = [_loop, _one_shots, _font_drums]
@@ -246,17 +248,17 @@ def _drums(song: Song, parts: list[Part], length: int, sounds: Sounds, rng: Gene
     out = np.zeros((2, length), dtype=np.float32)
     for way in chosen:
         part = ways[int(way)](song, notes, length, sounds, rng)
-        out += _levelled(part) * effects.linear(rng.uniform(-6.0, 0.0))
+        out += _levelled(part) * desk.linear(rng.uniform(-6.0, 0.0))
     if rng.random() < 0.15:
-        out = effects.saturate(_levelled(out, -14.0), float(rng.uniform(0, 12)))
-    return effects.place(out, 0.0, float(rng.uniform(0.3, 1.2)))
+        out = desk.saturate(_levelled(out, -14.0), float(rng.uniform(0, 12)))
+    return desk.place(out, 0.0, float(rng.uniform(0.3, 1.2)))
 
 
-DrumPlayer = Callable[[Song, tuple[Note, ...], int, Sounds, Generator], Audio]
+DrumPlayer = Callable[[Composition, tuple[Note, ...], int, Sounds, Generator], Audio]
 
 
 def _loop(
-    song: Song, notes: tuple[Note, ...], length: int, sounds: Sounds, rng: Generator
+    song: Composition, notes: tuple[Note, ...], length: int, sounds: Sounds, rng: Generator
 ) -> Audio:
     loop = _sample(sounds.samples[f"loop_{_pick(rng, LOOPS)}"])
     bar = 240.0 / song.tempo
@@ -266,7 +268,7 @@ def _loop(
 
 
 def _one_shots(
-    song: Song, notes: tuple[Note, ...], length: int, sounds: Sounds, rng: Generator
+    song: Composition, notes: tuple[Note, ...], length: int, sounds: Sounds, rng: Generator
 ) -> Audio:
     drums, pans, gains = {}, {}, {}
     for key, patterns in ONE_SHOTS.items():
@@ -281,7 +283,7 @@ def _one_shots(
 
 
 def _font_drums(
-    song: Song, notes: tuple[Note, ...], length: int, sounds: Sounds, rng: Generator
+    song: Composition, notes: tuple[Note, ...], length: int, sounds: Sounds, rng: Generator
 ) -> Audio:
     kit = Channel(notes, int(rng.choice(DRUM_KITS)), drums=True)
     if rng.random() < 0.3:
@@ -289,7 +291,9 @@ def _font_drums(
     return play_soundfont(_pick(rng, sounds.fonts), [kit], length)
 
 
-def _tuned(song: Song, parts: list[Part], length: int, sounds: Sounds, rng: Generator) -> Audio:
+def _tuned(
+    song: Composition, parts: list[PlayerPart], length: int, sounds: Sounds, rng: Generator
+) -> Audio:
     """Play bass or accompaniment, each part by recordings of its own, some behind a cabinet."""
     out = np.zeros((2, length), dtype=np.float32)
     low = parts[0].stem == "bass"
@@ -298,17 +302,17 @@ def _tuned(song: Song, parts: list[Part], length: int, sounds: Sounds, rng: Gene
         if rng.random() < (0.2 if low else 0.25):
             audio = _levelled(_cabinet(audio, rng))
         pan = 0.0 if low else float(np.clip(rng.normal(0.0, 0.35), -0.9, 0.9))
-        audio = effects.place(audio, pan, float(rng.uniform(0.0, 0.3 if low else 1.2)))
-        out += audio * effects.linear(rng.uniform(-6.0, 3.0))
+        audio = desk.place(audio, pan, float(rng.uniform(0.0, 0.3 if low else 1.2)))
+        out += audio * desk.linear(rng.uniform(-6.0, 3.0))
     if not low and rng.random() < 0.3:
         guitar = _levelled(_guitar(length, sounds, rng))
         if rng.random() < 0.3:  # the guitar alone, at its own key and tempo
             out *= 0
-        out += guitar * effects.linear(rng.uniform(-3.0, 3.0))
+        out += guitar * desk.linear(rng.uniform(-3.0, 3.0))
     return out
 
 
-def _part(part: Part, length: int, sounds: Sounds, rng: Generator) -> Audio:
+def _part(part: PlayerPart, length: int, sounds: Sounds, rng: Generator) -> Audio:
     """Play one part: a one-shot at its pitches, freepats, or a soundfont."""
     way = rng.random()
     if way < (0.3 if part.stem == "bass" else 0.12):
@@ -325,10 +329,10 @@ def _part(part: Part, length: int, sounds: Sounds, rng: Generator) -> Audio:
 
 def _cabinet(audio: Audio, rng: Generator) -> Audio:
     """Overdrive a part and pass it through a loudspeaker."""
-    audio = effects.saturate(_levelled(audio, -12.0), float(rng.uniform(0.0, 24.0)))
+    audio = desk.saturate(_levelled(audio, -12.0), float(rng.uniform(0.0, 24.0)))
     audio = filtered(audio, "highpass", float(rng.uniform(60, 120)))
     audio = filtered(audio, "lowpass", float(rng.uniform(2800, 6500)), 3)
-    return effects.equalize(audio, rng, 8.0)
+    return desk.equalized(audio, rng, 8.0)
 
 
 def _guitar(length: int, sounds: Sounds, rng: Generator) -> Audio:
@@ -342,7 +346,9 @@ def _guitar(length: int, sounds: Sounds, rng: Generator) -> Audio:
     return np.asarray(np.pad(faster(audio, speed), ((0, 0), (0, length)))[:, :length])
 
 
-def _vocals(song: Song, parts: list[Part], length: int, sounds: Sounds, rng: Generator) -> Audio:
+def _vocals(
+    song: Composition, parts: list[PlayerPart], length: int, sounds: Sounds, rng: Generator
+) -> Audio:
     """Sing or rap, perhaps doubled, with a choir where the song has one."""
     out = np.zeros((2, length), dtype=np.float32)
     for part in parts:
@@ -352,21 +358,21 @@ def _vocals(song: Song, parts: list[Part], length: int, sounds: Sounds, rng: Gen
         else:
             takes = 1 + int(rng.random() < 0.25)
             audio = _lead(part, length, sounds, rng, takes)
-        out += _levelled(audio) * effects.linear(-8.0 if backing else 0.0)
+        out += _levelled(audio) * desk.linear(-8.0 if backing else 0.0)
     if rng.random() < 0.25:
         beats = float(rng.choice((0.5, 0.75, 1.0)))
-        out = effects.echo(out, beats * 60.0 / song.tempo, rng.uniform(0.2, 0.5), 0.25)
+        out = desk.echo(out, beats * 60.0 / song.tempo, rng.uniform(0.2, 0.5), 0.25)
     return out
 
 
-def _choir(part: Part, length: int, sounds: Sounds, rng: Generator) -> Audio:
+def _choir(part: PlayerPart, length: int, sounds: Sounds, rng: Generator) -> Audio:
     if rng.random() < 0.3:
         return OneShot(_sample(sounds.samples["ambi_choir"]), CHOIR).play(part.notes, length)
     channel = Channel(part.notes, int(rng.choice(CHOIR_PROGRAMS)))
     return play_soundfont(_pick(rng, sounds.fonts), [channel], length)
 
 
-def _lead(part: Part, length: int, sounds: Sounds, rng: Generator, takes: int) -> Audio:
+def _lead(part: PlayerPart, length: int, sounds: Sounds, rng: Generator, takes: int) -> Audio:
     """Record a lead voice: takes of one singer, the second wide and quiet."""
     rap = part.role == "rap"
     singer = Singer.draw(rng)
@@ -385,7 +391,7 @@ def _lead(part: Part, length: int, sounds: Sounds, rng: Generator, takes: int) -
         else:
             mono = _sung(part.notes, speaker, singer, size, length, rng)
         pan = float(rng.uniform(-0.7, 0.7)) if take else 0.0
-        out += effects.place(_levelled(np.stack([mono, mono])), pan, 1.0) * (0.4 if take else 1.0)
+        out += desk.place(_levelled(np.stack([mono, mono])), pan, 1.0) * (0.4 if take else 1.0)
     return out
 
 

@@ -17,14 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from separator.training.dryrun import StandIns
 from separator.zoo.cards import Card, read_card
-from separator.zoo.load import build
+from separator.zoo.load import build_from_card
 
 
 def cost(card: Card) -> float:
     """Return the GFLOP of a second of music."""
     counter = FlopCounterMode(display=False)
     with FakeTensorMode():
-        network = build(card).eval()
+        network = build_from_card(card).eval()
         samples = min(card.segment_samples, getattr(network, "longest_samples", None) or 10**9)
         valid_length = getattr(network, "valid_length", int)
         with StandIns(), torch.no_grad(), counter:

@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--url", help="of an app that runs; one is started unless given")
     options = parser.parse_args()
     from separator.web.app import Server
-    from separator.web.settings import Settings
+    from separator.web.settings import AppSettings
 
     if shutil.which("chromium") is None:
         sys.exit("Chromium is needed: apt install chromium")
@@ -193,7 +193,7 @@ def main() -> None:
         (Path(work) / "pocket-smooth.yaml").write_text(ENSEMBLE)
         os.environ["SEPARATOR_MODELS"] = work
         os.environ["SEPARATOR_CACHE"] = f"{work}/cache"  # what was downloaded here stays out
-        server = nullcontext() if options.url else Server(Settings(port=0))
+        server = nullcontext() if options.url else Server(AppSettings(port=0))
         with server as running:
             take(options.url or running.url, options.output, write_songs(Path(work)))
 

@@ -39,7 +39,7 @@ from separator.stream.runner import Runner, pick_device, pick_precision
 from separator.stream.song import Stream
 from separator.zoo.cards import AnyCard, Card, Ensemble, output_names
 from separator.zoo.load import load_joined, load_network
-from separator.zoo.members import Tree, resolve
+from separator.zoo.members import Tree, find_members
 from separator.zoo.search import find_card
 
 _BLOCK = 65536  # samples that are read and passed on together
@@ -123,7 +123,7 @@ class Separator:
         self.precision = pick_precision(precision, self.device)
         self._augmentations = tuple(augmentations)
         settings = Settings(segment, overlap, batch_size, shifts, seed)
-        self._tree = resolve(self.card)
+        self._tree = find_members(self.card)
         settings.check(self._tree.models)  # before anything is fetched
         self._runners = {
             tree.card.name: Runner(
@@ -423,7 +423,7 @@ def load_model(name: str, *, offline: bool = False) -> nn.Module:
         ModelError: Unknown model, an ensemble of several networks, or weights that are missing,
             damaged or don't fit.
     """
-    tree = resolve(find_card(name))
+    tree = find_members(find_card(name))
     if not tree.is_network:
         members = ", ".join(below.card.name for below in tree.members)
         raise ModelError(

@@ -21,7 +21,7 @@ SAFE_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: More than any card, recipe or bag needs; files of strangers are read, too.
 _MOST_TEXT, _MOST_VALUES, _MOST_DEPTH = 1_000_000, 100_000, 50
 
-Model = TypeVar("Model", bound=BaseModel)
+Schema = TypeVar("Schema", bound=BaseModel)
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -125,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:
+def validate(model: type[Schema], data: dict[str, Any], where: str) -> Schema:
     """Check `data` against `model`; `where` names the file in the error.
 
     Raises:

@@ -9,6 +9,9 @@ from difflib import get_close_matches
 
 from separator.errors import ConfigError
 
+#: The mixture's name beside those of its stems.
+MIXTURE = "mixture"
+
 
 def seconds_of(text: str | None, name: str) -> float | None:
     """Read a time: seconds, `minutes:seconds` or `hours:minutes:seconds`; None stays None.

@@ -88,14 +88,14 @@ def models(tiny_models, weights, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server(models, tmp_path_factory):
     from separator.web.app import Server
-    from separator.web.settings import Settings
+    from separator.web.settings import AppSettings
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEPARATOR_MODELS", str(models))
         patch.setenv("SEPARATOR_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("SEPARATOR_OFFLINE", raising=False)
         patch.setattr(downloads, "BLOCK", 4096)  # so that small weights come in many pieces
-        with Server(Settings(port=0, device="cpu")) as server:
+        with Server(AppSettings(port=0, device="cpu")) as server:
             yield server
 
 

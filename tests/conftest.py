@@ -182,11 +182,11 @@ def song(tmp_path: Path) -> Callable[..., Path]:
 def service(tiny_models, tmp_path, monkeypatch):
     """Yield a service of the web app with the model `tiny`, on the CPU."""
     from separator.web.service import Service
-    from separator.web.settings import Settings
+    from separator.web.settings import AppSettings
 
     monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
     monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
-    service = Service(Settings(device="cpu", max_seconds=20, max_bytes=8_000_000))
+    service = Service(AppSettings(device="cpu", max_seconds=20, max_bytes=8_000_000))
     yield service
     service.close()
 

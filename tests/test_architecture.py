@@ -184,3 +184,32 @@ print("seconds", sum(__import__("os").times()[:2]))
     assert "ended 0\nheavy []\n" in done.stdout
     # the processor's time, for other tests may keep the machine busy
     assert float(done.stdout.split()[-1]) < 0.4
+
+
+# Names that parts still define apart, to be given names of their own; none may be added.
+SHARED = {
+    *("Block", "Job", "Library", "Plan", "Recipe", "Report", "Result", "Segment", "Settings"),
+    *("Stream", "Track", "Gate", "draw", "log"),
+}
+
+
+def test_a_public_name_means_one_thing():
+    """Networks name their parts alike, commands are called after what they run, pages are built."""
+    places: dict[str, set[str]] = {}
+    for path, tree in TREES.items():
+        if component(path) in ("networks", "cli") or "pages" in path.parts:
+            continue
+        for node in tree.body:
+            for name in defined(node):
+                places.setdefault(name, set()).add(str(path.relative_to(PACKAGE)))
+    twice = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+    assert not {name: found for name, found in twice.items() if name not in SHARED}
+
+
+def defined(node: ast.stmt) -> Iterator[str]:
+    """Yield the public names that a statement of a module defines."""
+    names = [getattr(node, "name", "")]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+    yield from (name for name in names if name and not name.startswith("_"))

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from separator.checkpoints.foreign import read_model
+from separator.checkpoints.foreign import read_foreign
 from separator.checkpoints.msst import TupleLoader
 from separator.checkpoints.states import check_fit, read_state, without_values
 from separator.errors import ConfigError, ModelError
@@ -126,7 +126,7 @@ def test_hyperparameters_that_ask_for_too_much_are_refused(tmp_path, arguments):
     path = demucs(tmp_path / "x.safetensors", **arguments)
     began = time.process_time()
     with pytest.raises((ModelError, ConfigError)):
-        read_model(path)
+        read_foreign(path)
     assert time.process_time() - began < 10
 
 

@@ -10,8 +10,8 @@ import pytest
 from songsets import FOUR, noise, write, write_moises, write_song, write_stem_file
 
 from separator.datasets import (
-    COLUMNS,
     KINDS,
+    PROBLEM_COLUMNS,
     DatasetError,
     index,
     leak_check,
@@ -167,7 +167,7 @@ def test_bad_songs_are_named_and_refused_unless_allowed(root, spoil, what, expec
     scanned = scan_dataset(root, "musdb18hq")
     (problem,) = scanned.problems
     assert (problem.track, problem.severity) == ("song1", "error")
-    row = dict(zip(COLUMNS, problem.row(), strict=True))
+    row = dict(zip(PROBLEM_COLUMNS, problem.row(), strict=True))
     assert row["problem"] == problem.what
     for pattern, text in [(what, problem.what), (expected, problem.expected)]:
         assert re.search(pattern, text), text

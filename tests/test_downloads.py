@@ -111,7 +111,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def get(
-    server: Server, target: Path, *paths: str, progress: downloads.Progress | None = None
+    server: Server, target: Path, *paths: str, progress: downloads.ByteProgress | None = None
 ) -> Path:
     urls = [server.url(path) for path in paths]
     return fetch(urls, target, sha256=SHA256, size=len(CONTENT), progress=progress)

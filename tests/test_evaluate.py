@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from evaluation_runs import RATE, STEMS, write
 
-from separator.evaluation.methods import Oracle
+from separator.evaluation.methods import OracleMethod
 from separator.evaluation.results import read_result
 
 pytest_plugins = ["evaluation_runs"]
@@ -125,7 +125,7 @@ def test_nobody_looks_at_tracks_beyond_the_limit(run, data):
 
 
 def test_an_interrupted_run_keeps_what_is_finished(run, monkeypatch):
-    estimate = Oracle.estimate
+    estimate = OracleMethod.estimate
 
     def interrupted(oracle, song, cancel=None):
         if song.name == "second":
@@ -133,7 +133,7 @@ def test_an_interrupted_run_keeps_what_is_finished(run, monkeypatch):
         return estimate(oracle, song, cancel)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Oracle, "estimate", interrupted)
+        patch.setattr(OracleMethod, "estimate", interrupted)
         assert "Interrupted." in run(code=130).stderr
     assert "first: 1 kept" in run().stderr
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from separator.batch.leaderboard import LAYOUTS, check, find_layout, find_mixtures, plan
+from separator.batch.leaderboard import LAYOUTS, check, find_layout, find_mixtures, plan_board
 from separator.errors import ConfigError
 
 RATE = 8000
@@ -88,7 +88,9 @@ def estimates(tmp_path, mixtures):
 def problems(mixtures, estimates):
     layout = LAYOUTS["mvsep"]
     stems = ("vocals", "instrumental")
-    return list(check(plan(find_mixtures(mixtures, layout), estimates, layout, stems), estimates))
+    return list(
+        check(plan_board(find_mixtures(mixtures, layout), estimates, layout, stems), estimates)
+    )
 
 
 def test_whole_estimates_have_no_problems(mixtures, estimates):

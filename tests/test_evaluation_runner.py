@@ -13,9 +13,9 @@ from evaluation_runs import STEMS, write
 
 from separator.datasets import scan_dataset
 from separator.errors import AudioError, Cancelled
-from separator.evaluation import runner
-from separator.evaluation.methods import Estimates, Folder, choose_oracles, open_folder
-from separator.evaluation.runner import Evaluation, evaluate, load_song
+from separator.evaluation import measure
+from separator.evaluation.measure import Evaluation, evaluate, load_song
+from separator.evaluation.methods import Estimates, FolderMethod, choose_oracles, open_folder
 
 pytest_plugins = ["evaluation_runs"]
 
@@ -29,9 +29,9 @@ def test_a_process_ends_with_its_parent(monkeypatch):
     reading, writing = os.pipe()
     parent = SimpleNamespace(sentinel=reading)
     ended = []
-    monkeypatch.setattr(runner.multiprocessing, "parent_process", lambda: parent)
-    monkeypatch.setattr(runner.os, "kill", lambda *call: ended.append(call))
-    watch = threading.Thread(target=runner._end_with_parent)
+    monkeypatch.setattr(measure.multiprocessing, "parent_process", lambda: parent)
+    monkeypatch.setattr(measure.os, "kill", lambda *call: ended.append(call))
+    watch = threading.Thread(target=measure._end_with_parent)
     watch.start()
     assert not ended
     os.close(writing)  # as the system does when a process is killed
@@ -100,7 +100,7 @@ def test_a_track_is_read_once_for_all_methods_and_not_if_all_is_there(
 ):
     read = []
     monkeypatch.setattr(
-        "separator.evaluation.runner.load_song",
+        "separator.evaluation.measure.load_song",
         lambda track, split: read.append(track.name) or load_song(track, split),
     )
     evaluation = Evaluation(choose_oracles(["mixture", "irm1"]), ("usdr",), tmp_path / "out")
@@ -148,6 +148,6 @@ def test_tracks_may_begin_with_the_name_of_another(tmp_path):
 
 
 def test_a_folder_knows_its_identity(estimates):
-    folder = Folder(estimates, "half", STEMS)
+    folder = FolderMethod(estimates, "half", STEMS)
     assert folder.identity("first", "test") == folder.identity("first", "test")
     assert folder.identity("first", "test") != folder.identity("second", "test")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from separator.errors import AudioError, ConfigError
-from separator.evaluation.methods import Song, choose_oracles
+from separator.evaluation.methods import LoadedSong, choose_oracles
 from separator.evaluation.scoring import choose_engine, choose_metrics, pair, score
 
 STEMS = ("drums", "bass", "other", "vocals")
@@ -17,7 +17,7 @@ RATE = 2000
 def song():
     torch.manual_seed(0)
     references = torch.randn(4, 2, 3 * RATE) / 10
-    return Song("song", "test", STEMS, references, references.sum(0), RATE)
+    return LoadedSong("song", "test", STEMS, references, references.sum(0), RATE)
 
 
 def noisy(song, *stems):
@@ -101,7 +101,7 @@ def test_a_renamed_stem_is_neither_left_out_nor_counted_to_other(song, name, hin
 
 
 def test_stems_of_the_data_that_nobody_asked_for_are_left_out(song):
-    alone = Song("song", "test", ("vocals",), song.references[3:], song.mixture, RATE)
+    alone = LoadedSong("song", "test", ("vocals",), song.references[3:], song.mixture, RATE)
     assert pair(alone, noisy(song, *STEMS)).stems == ("vocals",)
 
 
@@ -117,7 +117,7 @@ def test_frames_count_where_no_source_is_silent(song):
 
 
 def test_singers_are_paired_by_likeness(song):
-    duet = Song("duet", "test", ("a", "b"), song.references[:2], song.mixture, RATE)
+    duet = LoadedSong("duet", "test", ("a", "b"), song.references[:2], song.mixture, RATE)
     swapped = {"one": song.references[1], "two": song.references[0]}
     pairing = pair(duet, swapped, ordered=False)
     assert torch.equal(pairing.estimates, song.references[:2])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from separator.evaluation.statistics import average, bootstrap, compare, holm
+from separator.evaluation.statistics import average, bootstrap, compare_pairs, holm
 
 SCORES = np.random.default_rng(0).normal(6.0, 2.0, 50)
 
@@ -59,14 +59,14 @@ def test_few_tracks_have_no_interval(tracks):
 
 
 def test_comparison_with_itself_finds_nothing():
-    comparison = compare(SCORES, SCORES, "mean")
+    comparison = compare_pairs(SCORES, SCORES, "mean")
     assert comparison.difference.value == 0
     assert (comparison.wins, comparison.losses) == (0, 0)
     assert comparison.wilcoxon == comparison.permutation == 1
 
 
 def test_comparison_finds_a_steady_difference():
-    comparison = compare(SCORES + 0.5, SCORES, "median")
+    comparison = compare_pairs(SCORES + 0.5, SCORES, "median")
     assert comparison.difference[:3] == pytest.approx((0.5, 0.5, 0.5))
     assert (comparison.wins, comparison.losses) == (50, 0)
     assert comparison.wilcoxon < 1e-6
@@ -74,17 +74,17 @@ def test_comparison_finds_a_steady_difference():
 
 
 def test_lower_can_be_better():
-    comparison = compare(SCORES + 0.5, SCORES, "mean", better="lower")
+    comparison = compare_pairs(SCORES + 0.5, SCORES, "mean", better="lower")
     assert (comparison.wins, comparison.losses) == (0, 50)
 
 
 def test_comparison_takes_only_tracks_that_both_have():
-    comparison = compare([1.0, math.nan, 3.0], [0.0, 1.0, math.nan], "mean")
+    comparison = compare_pairs([1.0, math.nan, 3.0], [0.0, 1.0, math.nan], "mean")
     assert comparison.difference.tracks == 1
 
 
 def test_comparison_of_nothing_has_no_p_value():
-    comparison = compare([math.nan], [1.0], "mean")
+    comparison = compare_pairs([math.nan], [1.0], "mean")
     assert math.isnan(comparison.wilcoxon)
     assert math.isnan(comparison.permutation)
 
@@ -92,21 +92,21 @@ def test_comparison_of_nothing_has_no_p_value():
 def test_few_tracks_try_all_signs():
     """All of n differences are positive: only 2 of 2^n sign patterns are as extreme."""
     for count in (1, 5, 8):
-        comparison = compare(np.arange(1.0, count + 1), np.zeros(count), "mean")
+        comparison = compare_pairs(np.arange(1.0, count + 1), np.zeros(count), "mean")
         assert comparison.permutation == pytest.approx(2 / 2**count)
 
 
 def test_many_tracks_agree_with_all_signs(monkeypatch):
     first, second = np.random.default_rng(2).normal([[0.6], [0.0]], 1, (2, 12))
-    exact = compare(first, second, "mean").permutation
+    exact = compare_pairs(first, second, "mean").permutation
     monkeypatch.setattr("separator.evaluation.statistics._FLIPS", 4000)  # of 2^12 = 4096
-    assert compare(first, second, "mean").permutation == pytest.approx(exact, abs=0.02)
+    assert compare_pairs(first, second, "mean").permutation == pytest.approx(exact, abs=0.02)
 
 
 def test_wilcoxon_is_scipys():
     other = SCORES + np.random.default_rng(3).normal(0.2, 1.0, 50)
     expected = stats.wilcoxon(SCORES, other).pvalue
-    assert compare(SCORES, other, "mean").wilcoxon == pytest.approx(expected)
+    assert compare_pairs(SCORES, other, "mean").wilcoxon == pytest.approx(expected)
 
 
 def test_holm_keeps_order_and_nan():

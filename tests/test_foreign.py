@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from separator.checkpoints import mdx_onnx
 from separator.checkpoints.families import FAMILIES
-from separator.checkpoints.foreign import read_bag, read_model
-from separator.checkpoints.states import FORMATS, load_state, read_state
+from separator.checkpoints.foreign import read_bag, read_foreign
+from separator.checkpoints.states import READERS, load_state, read_state
 from separator.errors import ConfigError, ModelError, SeparatorError
 from separator.networks import build_network
 from separator.zoo.adding import add_path
 from separator.zoo.cards import Card, Ensemble
 from separator.zoo.load import load_network
-from separator.zoo.members import resolve
+from separator.zoo.members import find_members
 from separator.zoo.search import find_card
 
 State = dict[str, Tensor]
@@ -167,11 +167,11 @@ def test_every_setting_of_a_bandit_counts_or_is_refused(tmp_path: Path) -> None:
     family = next(family for family in FAMILIES if family.network == "bsrnn")
     mixture = torch.randn(1, 2, 3000)
     path, config, source = bandit(tmp_path, **family.fixed)
-    model = read_model(path, config)
+    model = read_foreign(path, config)
     plain = source(mixture)
     for key, value in {"pad_mode": "reflect", "win_length": 200, "hop_length": 50}.items():
         path, config, _ = bandit(tmp_path, **{key: value})
-        model = read_model(path, config)
+        model = read_foreign(path, config)
         other = build_network(
             "bsrnn", stems=model.stems, sample_rate=44100, channels=2, **model.parameters
         ).eval()
@@ -180,7 +180,7 @@ def test_every_setting_of_a_bandit_counts_or_is_refused(tmp_path: Path) -> None:
     for key, value in family.fixed.items():
         path, config, _ = bandit(tmp_path, **{key: "other" if value is None else not value})
         with pytest.raises(ConfigError, match=f"model: '{key}: .*' can't be run; bsrnn has"):
-            read_model(path, config)
+            read_foreign(path, config)
 
 
 @pytest.mark.parametrize("kind", ["bandit", "bandit_v2", "banquet"])
@@ -190,9 +190,9 @@ def test_a_kind_of_the_same_shapes_is_refused(tmp_path: Path, kind: str) -> None
     config.write_text(text)
     if kind == "banquet":
         with pytest.raises(ConfigError, match=r"model_type: banquet' can't be run"):
-            read_model(path, config)
+            read_foreign(path, config)
     else:
-        assert read_model(path, config).network == "bsrnn"
+        assert read_foreign(path, config).network == "bsrnn"
 
 
 @pytest.mark.parametrize("zero_dc", [None, False, True])
@@ -210,7 +210,7 @@ def test_a_roformer_is_read_as_its_program_runs_it(tmp_path: Path, zero_dc: bool
             model={"stft_hop_length": 512} | said,
             inference={"num_overlap": overlaps},
         )
-        model = read_model(tmp_path / "x.ckpt", config)
+        model = read_foreign(tmp_path / "x.ckpt", config)
         assert (model.recipe, model.overlap) == ("msst", 1 - 1 / overlaps)
         assert model.parameters["zero_dc"] is (zero_dc is not False)
         assert ("doesn't set zero_dc" in str(model.note)) == (zero_dc is None)
@@ -252,7 +252,7 @@ def test_demucs_with_its_settings(tmp_path: Path) -> None:
     text = config.read_text().replace("model: htdemucs", "model: tasnet")
     config.write_text(text)
     with pytest.raises(ConfigError, match="'model: tasnet' needs a section of that name; known"):
-        read_model(tmp_path / "x.ckpt", config)
+        read_foreign(tmp_path / "x.ckpt", config)
 
 
 def torchaudio_names(state: State) -> State:
@@ -275,25 +275,25 @@ def test_a_file_of_torchaudio(tmp_path: Path) -> None:
     renamed = add_path(tmp_path / "x.pt", stems=("a", "b", "c", "d"), name="y")
     assert renamed.stems == ("a", "b", "c", "d")
     with pytest.raises(ConfigError, match="has 4 stems, named are 2"):
-        read_model(tmp_path / "x.pt", stems=("a", "b"))
+        read_foreign(tmp_path / "x.pt", stems=("a", "b"))
 
 
 def test_a_conv_tasnet_of_torchaudio(tmp_path: Path) -> None:
     sizes = {"features": 6, "dim": 4, "hidden": 5}
     source = network("conv_tasnet", stems=("one", "two"), **sizes)
     torch.save(source.state_dict(), tmp_path / "x.pt")
-    model = read_model(tmp_path / "x.pt", stems=("one", "two"))
+    model = read_foreign(tmp_path / "x.pt", stems=("one", "two"))
     assert (model.network, model.sample_rate, model.channels) == ("conv_tasnet", 8000, 1)
     card = add_path(tmp_path / "x.pt", stems=("one", "two"))
     assert card.sample_rate == 8000
     assert sizes.items() <= card.parameters.items()
     with pytest.raises(ConfigError, match="nothing names them"):
-        read_model(tmp_path / "x.pt")
+        read_foreign(tmp_path / "x.pt")
     torch.save(
         network("conv_tasnet", stems=("a",), layers=2, **sizes).state_dict(), tmp_path / "y.pt"
     )
     with pytest.raises(ModelError, match="6 blocks, and nothing tells how they are stacked"):
-        read_model(tmp_path / "y.pt", stems=("a",))
+        read_foreign(tmp_path / "y.pt", stems=("a",))
 
 
 def test_shapes_alone_may_not_be_enough(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_shapes_alone_may_not_be_enough(tmp_path: Path) -> None:
     source = network("bs_roformer", stems=("a", "b"), **sizes)
     torch.save(source.state_dict(), tmp_path / "x.pt")
     with pytest.raises(ConfigError, match=r"has 2 stems, and nothing names them.*--stems"):
-        read_model(tmp_path / "x.pt")
+        read_foreign(tmp_path / "x.pt")
     same(add_path(tmp_path / "x.pt", stems=("a", "b")), source)
 
 
@@ -336,12 +336,12 @@ def test_a_file_of_demucs(tmp_path: Path) -> None:
     same(card, source)
     assert (card.normalization, card.recipe, card.segment) == ("track", "demucs", 7.8)
     assert (card.weights.format, card.weights.file) == ("demucs", "weights/955717e8.safetensors")
-    assert read_model(package(source, tmp_path / "x.safetensors"), stems=("a", "b")).stems == (
+    assert read_foreign(package(source, tmp_path / "x.safetensors"), stems=("a", "b")).stems == (
         "a",
         "b",
     )
     with pytest.raises(ConfigError, match="has the stems drums, vocals; a can't"):
-        read_model(tmp_path / "x.safetensors", stems=("a",))
+        read_foreign(tmp_path / "x.safetensors", stems=("a",))
 
 
 def test_a_file_of_demucs_knows_its_own_hyperparameters(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_a_bag_of_demucs_files(tmp_path: Path) -> None:
         {"drums": 0.5, "vocals": 2.0},
     ]
     assert {member.segment for member in card.members} == {44.0}
-    models = resolve(find_card("two")).models
+    models = find_members(find_card("two")).models
     assert [model.name for model in models] == ["two-aaaa1111", "two-bbbb2222"]
     for seed, model in enumerate(models):
         same(model, hybrid(seed))
@@ -497,7 +497,7 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("format", [format for format in FORMATS if format != "onnx"])
+@pytest.mark.parametrize("format", [format for format in READERS if format != "onnx"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_hostile_files_are_refused_and_not_run(tmp_path: Path, format: str, zipped: bool) -> None:
     proof, path = tmp_path / "proof", tmp_path / "x.th"

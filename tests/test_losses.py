@@ -6,7 +6,7 @@ import torch
 from torch.autograd import gradcheck
 
 from separator.errors import ConfigError
-from separator.evaluation.log_wmse import log_wmse as log_wmse_metric
+from separator.evaluation.log_wmse import log_wmse_score as log_wmse_metric
 from separator.schema import validate
 from separator.training.losses import (
     TERMS,

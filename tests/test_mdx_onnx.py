@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from separator.checkpoints import mdx_onnx
-from separator.checkpoints.mdx_onnx import PUBLIC_MODELS, identify, read_graph
+from separator.checkpoints.mdx_onnx import PUBLIC_GRAPHS, identify, read_graph
 from separator.checkpoints.states import load_state
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
@@ -153,7 +153,7 @@ def test_refuses_impossible_options(options):
 
 
 def test_public_models_fit_their_windows():
-    lines = PUBLIC_MODELS.strip().splitlines()
+    lines = PUBLIC_GRAPHS.strip().splitlines()
     assert len({line.split()[0] for line in lines}) == len(lines) == 44
     for line in lines:
         _, n_fft, bins, frames, compensate, stem = line.split()
@@ -174,7 +174,7 @@ def test_identifies_a_file_by_the_checksum_of_its_end(tmp_path, monkeypatch):
     path.write_bytes(b"any start" + b"the end")
     monkeypatch.setattr(mdx_onnx, "IDENTIFYING_BYTES", 7)
     checksum = hashlib.md5(b"the end").hexdigest()
-    monkeypatch.setattr(mdx_onnx, "PUBLIC_MODELS", f"\n{checksum} 6144 2048 256 1.035 vocals\n")
+    monkeypatch.setattr(mdx_onnx, "PUBLIC_GRAPHS", f"\n{checksum} 6144 2048 256 1.035 vocals\n")
     stem, parameters = identify(path)
     assert stem == "vocals"
     assert parameters == {

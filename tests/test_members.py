@@ -4,7 +4,7 @@ import pytest
 
 from separator.errors import ConfigError
 from separator.zoo.cards import Ensemble, leftover_name, read_card
-from separator.zoo.members import resolve
+from separator.zoo.members import find_members
 from separator.zoo.writing import write_card
 
 pytest_plugins = ["gain_models"]
@@ -94,7 +94,7 @@ def test_cards_of_ensembles_survive_writing(zoo, tmp_path):
     zoo.ensemble("e", ["kit", "vocals"], members, consistency="energy")
     card = read_card(tmp_path / "e.yaml")
     assert isinstance(card, Ensemble)
-    assert [model.name for model in resolve(card).models] == ["a"]
+    assert [model.name for model in find_members(card).models] == ["a"]
     (tmp_path / "copy").mkdir()
     again = read_card(write_card(card, tmp_path / "copy"))
     assert again.model_dump() == card.model_dump()

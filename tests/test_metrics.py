@@ -11,11 +11,11 @@ from torch import Tensor
 from separator.errors import AudioError
 from separator.evaluation.bss_eval import bss_eval
 from separator.evaluation.embeddings import Embedding, embedding_distance
-from separator.evaluation.log_wmse import log_wmse
+from separator.evaluation.log_wmse import log_wmse_score
 from separator.evaluation.metrics import METRICS, Comparison
-from separator.evaluation.permutations import best_order
+from separator.evaluation.permutations import best_permutation
 from separator.evaluation.ratios import frame_median, sdr_improvement, si_sdr, usdr
-from separator.evaluation.spectral import bleedless_fullness, l1_freq, multi_resolution_stft
+from separator.evaluation.spectral import bleedless_fullness, l1_freq, mr_stft
 
 # Ratios
 
@@ -160,12 +160,12 @@ FUNCTIONS = {
     "usdr": usdr,
     "si_sdr": si_sdr,
     "l1_freq": l1_freq,
-    "multi_resolution_stft": multi_resolution_stft,
+    "multi_resolution_stft": mr_stft,
     "bleedless_fullness": bleedless_fullness,
-    "log_wmse": lambda r, e: log_wmse(r, e, torch.ones(2, 100)),
+    "log_wmse": lambda r, e: log_wmse_score(r, e, torch.ones(2, 100)),
     "sdr_improvement": lambda r, e: sdr_improvement(r, e, torch.ones(2, 100)),
     "embedding": lambda r, e: embedding_distance(r, e, Embedding("same", lambda x: x, 44100)),
-    "best_order": best_order,
+    "best_order": best_permutation,
     "Comparison": lambda r, e: Comparison(r, e, torch.ones(2, 100)),
 }
 
@@ -204,7 +204,7 @@ def test_best_order_finds_the_permutation():
     references = noise(4, 2, 500)
     order = [2, 0, 3, 1]
     estimates = references[order] + 0.5 * noise(4, 2, 500, seed=1)
-    found = list(best_order(references, estimates))
+    found = list(best_permutation(references, estimates))
     assert [order[i] for i in found] == [0, 1, 2, 3]
     torch.testing.assert_close(
         si_sdr(references, estimates[found]), si_sdr(references[order], estimates)[found]
@@ -215,9 +215,9 @@ def test_best_order_gives_silent_references_what_is_left():
     references = noise(3, 1, 500)
     estimates = references.flip(0).clone()
     references[1] = 0
-    assert best_order(references, estimates) == (2, 1, 0)
+    assert best_permutation(references, estimates) == (2, 1, 0)
 
 
 def test_best_order_may_mind_levels():
     references = torch.stack([torch.ones(1, 100), 2 * torch.ones(1, 100)])
-    assert best_order(references, references.flip(0), usdr) == (1, 0)
+    assert best_permutation(references, references.flip(0), usdr) == (1, 0)

@@ -10,7 +10,7 @@ from separator.errors import ConfigError
 from separator.networks import build_network
 from separator.networks.open_unmix import from_asteroid, infer_hyperparameters
 from separator.zoo.cards import read_card
-from separator.zoo.members import resolve
+from separator.zoo.members import find_members
 
 TINY = {"stems": ["bass", "vocals"], "n_fft": 128, "hop_length": 32, "hidden_size": 8}
 
@@ -163,7 +163,7 @@ def test_members_of_one_network_must_be_alike(targets, card, changes, message):
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
     (targets / "umx.yaml").write_text((targets / "umx.yaml").read_text().replace("- bass\n", ""))
     with pytest.raises(ConfigError, match=message):
-        resolve(read_card(targets / "umx.yaml"))
+        find_members(read_card(targets / "umx.yaml"))
 
 
 def test_renames_all_parameters_of_the_other_implementation():

@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from separator.checkpoints.mdx_onnx import public_settings
+from separator.checkpoints.mdx_onnx import graph_settings
 from separator.checkpoints.vocal_remover import public_settings as band_settings
 from separator.networks import build_network
 from separator.resources import DEFAULT_MODEL, data_folder
 from separator.zoo.cards import Card, Ensemble
 from separator.zoo.load import load_network
-from separator.zoo.members import resolve
+from separator.zoo.members import find_members
 from separator.zoo.search import find_card, list_cards
 
 
@@ -93,7 +93,7 @@ def test_mdx_nets_are_set_up_as_their_checksums_say() -> None:
     cards = {card.name: card for card in PUBLIC if card.network == "mdx_onnx"}
     assert set(cards) == set(facts)
     for name, card in cards.items():
-        stem, parameters = public_settings(facts[name]["md5"])
+        stem, parameters = graph_settings(facts[name]["md5"])
         assert card.stems == (stem,)
         assert card.parameters == {"graph_bytes": card.weights.bytes, **parameters}
         network = build_network("mdx_onnx", stems=[stem], **card.parameters | {"graph_bytes": 1})
@@ -122,7 +122,7 @@ def test_networks_of_vocal_remover_have_the_bands_that_their_names_say() -> None
 
 @pytest.mark.parametrize("card", ENSEMBLES, ids=lambda card: card.name)
 def test_ensembles_have_their_members(card: Ensemble) -> None:
-    assert {model.name for model in resolve(card).models} <= {model.name for model in MODELS}
+    assert {model.name for model in find_members(card).models} <= {model.name for model in MODELS}
 
 
 def test_bags_of_demucs_weigh_as_their_authors_do() -> None:
@@ -144,7 +144,7 @@ def test_bags_of_demucs_weigh_as_their_authors_do() -> None:
     assert givers("mdx") == {"drums": [first, *hybrids], "bass": [first, second], **both}
     for name in ("mdx_extra", "mdx_extra_q"):
         assert {len(found) for found in givers(name).values()} == {4}
-    tree = resolve(find_card("vocals-then-demucs"))
+    tree = find_members(find_card("vocals-then-demucs"))
     assert len(tree.models) == 8
     segments = {card.segment for card in PUBLIC if card.name.startswith("mdx_extra")}
     assert segments == {44.0}

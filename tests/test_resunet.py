@@ -2,7 +2,7 @@ import pytest
 import reference
 import torch
 
-from separator.checkpoints.foreign import read_model
+from separator.checkpoints.foreign import read_foreign
 from separator.checkpoints.states import load_state, read_state
 from separator.errors import ConfigError
 from separator.networks import build_network
@@ -79,7 +79,7 @@ def test_a_file_of_the_authors_tells_all(tmp_path):
     extra = {"stft.conv_real.weight": torch.ones(3), "istft.ola_window": torch.ones(3)}
     path = tmp_path / "resunet.pth"
     torch.save({"step": 5, "model": network.state_dict() | extra}, path)
-    model = read_model(path)
+    model = read_foreign(path)
     assert (model.network, model.stems, model.format) == ("resunet", ("vocals",), "bytesep")
     again = build_network(model.network, stems=model.stems, **model.parameters).eval()
     load_state(again, read_state(path, model.format), where=path.name)

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 
 from separator.resources import data_folder
-from separator.synthesis import SAMPLE_RATE, STEMS, Palette, effects, render_song
+from separator.synthesis import SAMPLE_RATE, STEMS, Palette, desk, render_song
 from separator.synthesis.composer import compose
 from separator.synthesis.drums import VARIATIONS, DrumKit
-from separator.synthesis.instruments import FAMILIES, HELD_OUT, draw_instrument
+from separator.synthesis.instruments import HELD_OUT, INSTRUMENTS, draw_instrument
 from separator.synthesis.oscillators import Envelope, frames_of, read_table
 from separator.synthesis.score import HAT, KICK, SNARE, Note, frequency
 from separator.synthesis.soundfont import Channel, midi_file
@@ -20,7 +20,7 @@ from separator.synthesis.tones import Modulated, Wavetable
 from separator.synthesis.voice import VOWELS, Singer, phrases, pitch_curve, sing, sung_vowels
 
 FAMILY_LIST = sorted(
-    {(name, family) for group in FAMILIES.values() for name, family in group.items()}, key=str
+    {(name, family) for group in INSTRUMENTS.values() for name, family in group.items()}, key=str
 )
 
 
@@ -72,7 +72,7 @@ def test_nothing_clips_and_something_sounds(seed):
     assert np.isfinite(mixture).all()
     assert np.abs(mixture).max() <= 0.981
     assert max(np.abs(audio).max() for audio in stems.values()) <= 0.981
-    assert -40 < effects.loudness(mixture) < -3
+    assert -40 < desk.loudness(mixture) < -3
 
 
 def test_rendering_is_faster_than_playing():
@@ -85,7 +85,7 @@ def test_bus_gain_is_common_to_all_stems():
     """The bus is one curve, so the ratio between stems must not change."""
     rng = np.random.default_rng(0)
     stems = rng.normal(0, 0.3, (2, 2, 44100)).astype(np.float32)
-    gain = effects.bus_gain(stems.sum(0), -20.0, 3.0, 0.9)
+    gain = desk.bus_gain(stems.sum(0), -20.0, 3.0, 0.9)
     assert gain.shape == (44100,)
     assert np.abs((stems * gain).sum(0)).max() <= 0.9 + 1e-4
     assert gain.min() > 0
@@ -144,7 +144,7 @@ def test_grooves_are_one_bar_of_sixteenths():
 
 @pytest.mark.parametrize(("name", "family"), FAMILY_LIST, ids=[name for name, _ in FAMILY_LIST])
 def test_instruments_sound_at_the_pitch_asked_for(name, family):
-    hertz = 110.0 if name in FAMILIES["bass"] else 440.0
+    hertz = 110.0 if name in INSTRUMENTS["bass"] else 440.0
     for seed in range(3):
         rng = np.random.default_rng(seed)
         sound = family(rng).render(hertz, 0.6, 0.8, rng)
@@ -189,7 +189,7 @@ def test_frequency_modulation_without_index_is_a_sine():
 
 
 def test_families_are_kept_apart():
-    for role, group in FAMILIES.items():
+    for role, group in INSTRUMENTS.items():
         assert 0 < len(set(group) & HELD_OUT) < len(group), role
     rng = np.random.default_rng(0)
     assert isinstance(draw_instrument("bass", rng, "heldout"), Modulated)
@@ -265,23 +265,23 @@ def test_midi_file_holds_the_notes():
 def test_reverberation_keeps_the_direct_sound():
     impulse = np.zeros((2, 44100), dtype=np.float32)
     impulse[:, 100] = 1.0
-    response = effects.impulse_response(np.random.default_rng(0), 0.5)
-    wet = effects.reverberate(impulse, response, 0.3)
+    response = desk.room_response(np.random.default_rng(0), 0.5)
+    wet = desk.reverberated(impulse, response, 0.3)
     assert np.allclose(wet[:, :100], 0, atol=1e-5)
     assert np.sum((wet - impulse) ** 2) == pytest.approx(2 * 0.3**2, rel=0.01)
 
 
 def test_placing_in_the_middle_changes_nothing():
     audio = np.random.default_rng(0).normal(0, 0.1, (2, 1000)).astype(np.float32)
-    assert np.allclose(effects.place(audio, 0.0, 1.0), audio, atol=1e-6)
-    assert np.allclose(effects.place(audio, -1.0, 0.0)[1], 0, atol=1e-6)
+    assert np.allclose(desk.place(audio, 0.0, 1.0), audio, atol=1e-6)
+    assert np.allclose(desk.place(audio, -1.0, 0.0)[1], 0, atol=1e-6)
 
 
 def test_loudness_of_a_sine():
     time_axis = np.arange(44100) / SAMPLE_RATE
     sine = np.sin(2 * np.pi * 1000 * time_axis).astype(np.float32)
-    assert effects.loudness(np.stack([sine, sine])) == pytest.approx(-3.01, abs=0.1)
-    assert effects.loudness(np.zeros((2, 44100), dtype=np.float32)) == -100.0
+    assert desk.loudness(np.stack([sine, sine])) == pytest.approx(-3.01, abs=0.1)
+    assert desk.loudness(np.zeros((2, 44100), dtype=np.float32)) == -100.0
 
 
 def test_default_palette_needs_no_programs(monkeypatch):

@@ -185,9 +185,13 @@ def test_a_pool_that_is_too_large_is_named():
 
 def test_programs_are_not_in_the_way_of_signals_from_the_terminal():
     """They lead a session of their own; with a session's number they would end in an error."""
-    programs.run([sys.executable, "-c", "import os; assert os.getsid(0) == os.getpid()"], 30.0)
+    programs.run_program(
+        [sys.executable, "-c", "import os; assert os.getsid(0) == os.getpid()"], 30.0
+    )
     with pytest.raises(subprocess.CalledProcessError):
-        programs.run([sys.executable, "-c", "import os; assert os.getsid(0) != os.getpid()"], 30.0)
+        programs.run_program(
+            [sys.executable, "-c", "import os; assert os.getsid(0) != os.getpid()"], 30.0
+        )
 
 
 @pytest.mark.parametrize(

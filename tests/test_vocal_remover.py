@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from separator.checkpoints import vocal_remover
-from separator.checkpoints.foreign import read_model
+from separator.checkpoints.foreign import read_foreign
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
 from separator.zoo.adding import add_path
@@ -91,12 +91,12 @@ def test_a_public_file_is_known_by_its_end(name, tmp_path, monkeypatch):
 def test_another_file_needs_its_bands(name, tmp_path):
     path = save(make(name), tmp_path / "mine.pth")
     with pytest.raises(ConfigError, match=r"no public one .*modelparams.*--stems"):
-        read_model(path)
+        read_foreign(path)
     config = write_json(FOUR_BANDS, tmp_path / "4band_v3_sn.json")
-    model = read_model(path, config, ("vocals", "rest"))
+    model = read_foreign(path, config, ("vocals", "rest"))
     assert model.stems == ("vocals", "rest")
     assert model.parameters["aggressiveness"] == 0.9
-    assert read_model(path, config).stems == ("instrumental", "vocals")
+    assert read_foreign(path, config).stems == ("instrumental", "vocals")
     newer = name == "cascaded_net"
     expected = vocal_remover.public_settings("4band_v3_sn", newer=newer, first_stem="vocals")
     assert model.parameters.items() >= expected["parameters"].items()
@@ -135,7 +135,7 @@ def test_all_public_bands_can_be_built():
 def test_refuses_bands_that_do_not_fit(change, message, tmp_path):
     path = save(make("cascaded_net"), tmp_path / "mine.pth")
     with pytest.raises(ConfigError, match=message):
-        read_model(path, write_json(FOUR_BANDS | change, tmp_path / "bands.json"))
+        read_foreign(path, write_json(FOUR_BANDS | change, tmp_path / "bands.json"))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "", "[" * 100_000])
@@ -144,9 +144,9 @@ def test_refuses_what_holds_no_bands(text, tmp_path):
     config = tmp_path / "bands.json"
     config.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"bands\.json"):
-        read_model(path, config)
+        read_foreign(path, config)
     with pytest.raises(ConfigError, match=r"no\.json"):
-        read_model(path, tmp_path / "no.json")
+        read_foreign(path, tmp_path / "no.json")
 
 
 def test_refuses_parameters_that_do_not_fit(tmp_path):
@@ -155,15 +155,15 @@ def test_refuses_parameters_that_do_not_fit(tmp_path):
     path = tmp_path / "cut.pth"
     torch.save({key: value for key, value in state.items() if key != "out.weight"}, path)
     with pytest.raises(ModelError, match="missing or misshapen"):
-        read_model(path, config)
+        read_foreign(path, config)
     torch.save({key: value for key, value in state.items() if "stg2_bridge" not in key}, path)
     with pytest.raises(ModelError, match="missing"):
-        read_model(path, config)
+        read_foreign(path, config)
     torch.save(state | {"out.weight": state["out.weight"] * torch.inf}, path)
     with pytest.raises(ModelError, match="finite"):
-        read_model(path, config)
+        read_foreign(path, config)
     torch.save({"mask_generator.input_conv.weight": torch.ones(1)}, path)
     with pytest.raises(ConfigError, match=r"for networks of vocal-remover"):
-        read_model(path, config)
+        read_foreign(path, config)
     with pytest.raises(ConfigError, match="two stems"):
-        read_model(save(make("cascaded_net"), path), config, ("vocals",))
+        read_foreign(save(make("cascaded_net"), path), config, ("vocals",))

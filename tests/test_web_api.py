@@ -24,12 +24,12 @@ README = Path(__file__).parent.parent / "README.md"
 @pytest.fixture(scope="module")
 def server(tiny_models, tmp_path_factory):
     from separator.web.app import Server
-    from separator.web.settings import Settings
+    from separator.web.settings import AppSettings
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEPARATOR_MODELS", str(tiny_models))
         patch.setenv("SEPARATOR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        with Server(Settings(port=0, device="cpu")) as server:
+        with Server(AppSettings(port=0, device="cpu")) as server:
             yield server
 
 
@@ -216,11 +216,11 @@ def test_a_password_keeps_strangers_out(tiny_models, monkeypatch):
 
     from separator.web.app import build_app
     from separator.web.service import Service
-    from separator.web.settings import Settings
+    from separator.web.settings import AppSettings
 
     monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # so that it is put back afterwards
-    service = Service(Settings(host="0.0.0.0", user="me", password="secret", device="cpu"))
+    service = Service(AppSettings(host="0.0.0.0", user="me", password="secret", device="cpu"))
     with TestClient(build_app(service)) as browser:
         for address in ("config", "gradio_api/info", "gradio_api/file=x"):
             assert browser.get(f"/{address}").status_code == 401, address

@@ -14,7 +14,7 @@ from separator.evaluation.ratios import usdr
 from separator.web import compare
 from separator.web.jobs import Job
 from separator.web.service import Request, Service
-from separator.web.settings import Settings
+from separator.web.settings import AppSettings
 from separator.web.songs import Song, Track
 
 RATE = 44100
@@ -30,7 +30,7 @@ def service(tiny_models, tmp_path, monkeypatch):
         (tmp_path / "models" / f"{name}.yaml").write_text(yaml.safe_dump(card | {"name": name}))
     monkeypatch.setenv("SEPARATOR_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("SEPARATOR_CACHE", str(tmp_path / "cache"))
-    service = Service(Settings(device="cpu"))
+    service = Service(AppSettings(device="cpu"))
     yield service
     service.close()
 

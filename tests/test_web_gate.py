@@ -10,7 +10,7 @@ from conftest import make_signal
 
 from separator.audio.writer import AudioWriter
 from separator.errors import ConfigError
-from separator.web.settings import Settings
+from separator.web.settings import AppSettings
 
 SECRET = "the server's own business"
 SESSION = "abcdefgh"
@@ -23,7 +23,7 @@ def server(tiny_models, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEPARATOR_MODELS", str(tiny_models))
         patch.setenv("SEPARATOR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        with Server(Settings(port=0, device="cpu")) as server:
+        with Server(AppSettings(port=0, device="cpu")) as server:
             yield server
 
 
@@ -216,7 +216,7 @@ def app_with(tiny_models, monkeypatch):
     services = []
 
     def build(base_url: str = "http://127.0.0.1", **settings):
-        services.append(Service(Settings(device="cpu", **settings)))
+        services.append(Service(AppSettings(device="cpu", **settings)))
         client = TestClient(build_app(services[-1]), base_url, raise_server_exceptions=False)
         client.uploads = services[-1].uploads
         return client
@@ -244,7 +244,7 @@ def test_an_app_that_is_open_to_a_network_has_any_name(app_with):
 @pytest.mark.parametrize("name", ["https://music.example.org", "music.example.org:80", "a/b", ""])
 def test_a_name_that_is_none_is_refused(name):
     with pytest.raises(ConfigError, match="host"):
-        Settings(allowed_hosts=(name,))
+        AppSettings(allowed_hosts=(name,))
 
 
 def test_one_visitor_leaves_only_so_much(app_with, clip):
@@ -355,7 +355,7 @@ def test_the_port_is_open_when_the_address_is_known(tiny_models, monkeypatch):
 
     monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    with Server(Settings(port=0, device="cpu")) as server:
+    with Server(AppSettings(port=0, device="cpu")) as server:
         url = httpx.URL(server.url)
         socket.create_connection((url.host, url.port), timeout=300).close()
         assert httpx.get(url, timeout=300).status_code == 200

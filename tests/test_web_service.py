@@ -21,7 +21,7 @@ from separator.web.jobs import Job, Queue
 from separator.web.pages.batch import watch_all
 from separator.web.pool import ModelPool, interruptible
 from separator.web.service import Request, Service
-from separator.web.settings import Settings
+from separator.web.settings import AppSettings
 
 RATE = 44100
 
@@ -171,7 +171,7 @@ def test_cancel_stops_the_drawing_of_a_long_song(service, song, monkeypatch):
 
 def test_closing_waits_for_the_thread_that_works(tiny_models, monkeypatch, song):
     monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
-    service = Service(Settings(device="cpu"))
+    service = Service(AppSettings(device="cpu"))
     begun = threading.Event()
     monkeypatch.setattr(Job, "report", lambda job, progress: begun.set())
     path = song("a.wav", make_signal(RATE * 10, RATE))
@@ -303,7 +303,7 @@ def test_a_card_that_changed_is_loaded_anew(service):
 
 def test_closing_deletes_everything(tiny_models, monkeypatch, song):
     monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
-    service = Service(Settings(device="cpu"))
+    service = Service(AppSettings(device="cpu"))
     job = finished(service.submit(Request(song("a.wav"), "tiny"), "me/"))
     assert job.result.folder.is_dir()
     service.close()
@@ -311,11 +311,11 @@ def test_closing_deletes_everything(tiny_models, monkeypatch, song):
 
 
 def test_strangers_may_not_change_models():
-    assert Settings().may_manage
-    assert not Settings(host="0.0.0.0").may_manage
-    assert Settings(host="0.0.0.0", user="me", password="secret").may_manage
+    assert AppSettings().may_manage
+    assert not AppSettings(host="0.0.0.0").may_manage
+    assert AppSettings(host="0.0.0.0", user="me", password="secret").may_manage
     with pytest.raises(ConfigError, match="password"):
-        Settings(user="me")
+        AppSettings(user="me")
 
 
 def test_a_user_without_a_password_is_told_where_to_put_it(cli, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from separator.checkpoints.states import FORMATS
+from separator.checkpoints.states import READERS
 from separator.errors import ConfigError, ModelError
 from separator.networks import build_network
 from separator.resources import data_folder
@@ -141,7 +141,7 @@ def test_files_that_are_no_cards(tmp_path: Path, text: str, message: str) -> Non
 
 def test_cards_know_all_formats_and_recipes() -> None:
     formats = get_args(Weights.model_fields["format"].annotation)
-    assert set(formats) == set(FORMATS)
+    assert set(formats) == set(READERS)
     assert set(get_args(Card.model_fields["recipe"].annotation)) == set(RECIPES)
 
 

@@ -23,7 +23,7 @@ _FIRST, _LAST = 2, 4  # flags: a stream begins, a stream ends
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-class Page(NamedTuple):
+class OggPage(NamedTuple):
     """Place, flags, granule and serial number of one page, and the start of its body."""
 
     begin: int
@@ -44,7 +44,7 @@ class Link:
     head: bytes
 
 
-def pages(file: BinaryIO) -> Iterator[Page]:
+def pages(file: BinaryIO) -> Iterator[OggPage]:
     """Yield the pages from the start of the file to the first that is damaged or cut off."""
     size = file.seek(0, 2)
     begin = file.seek(0)
@@ -54,7 +54,7 @@ def pages(file: BinaryIO) -> Iterator[Page]:
         end = begin + _HEAD.size + count + sum(table)
         if magic != b"OggS" or end > size:
             return
-        yield Page(begin, end, flags, granule, serial, file.read(min(64, sum(table))))
+        yield OggPage(begin, end, flags, granule, serial, file.read(min(64, sum(table))))
         begin = file.seek(end)
 
 

@@ -31,7 +31,7 @@ _MIXTURES = ("_mixture", "_mix")
 
 
 @dataclass(frozen=True)
-class Layout:
+class BoardLayout:
     """Say what a leaderboard calls its files.
 
     Attributes:
@@ -47,18 +47,18 @@ class Layout:
     rest: str
 
 
-LAYOUTS: dict[str, Layout] = {
-    "mvsep": Layout(
+LAYOUTS: dict[str, BoardLayout] = {
+    "mvsep": BoardLayout(
         "{track}_{stem}",
         nested=False,
         names=dict.fromkeys(("instrumental", "accompaniment", "inst"), "instrum"),
         rest="instrum",
     ),
-    "sdx": Layout("{track}/{stem}", nested=True, names={}, rest="accompaniment"),
+    "sdx": BoardLayout("{track}/{stem}", nested=True, names={}, rest="accompaniment"),
 }
 
 
-def find_layout(name: str) -> Layout:
+def find_layout(name: str) -> BoardLayout:
     """Return a layout by name.
 
     Raises:
@@ -71,7 +71,7 @@ def find_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def find_mixtures(folder: Path, layout: Layout) -> dict[str, Path]:
+def find_mixtures(folder: Path, layout: BoardLayout) -> dict[str, Path]:
     """Return the mixtures in a folder by the name of their track.
 
     Raises:
@@ -92,7 +92,7 @@ def find_mixtures(folder: Path, layout: Layout) -> dict[str, Path]:
     return found
 
 
-def stem_names(stems: Sequence[str], layout: Layout) -> dict[str, str]:
+def stem_names(stems: Sequence[str], layout: BoardLayout) -> dict[str, str]:
     """Return what the leaderboard calls each stem.
 
     >>> stem_names(["vocals", "instrumental"], LAYOUTS["mvsep"])
@@ -101,7 +101,7 @@ def stem_names(stems: Sequence[str], layout: Layout) -> dict[str, str]:
     return {stem: layout.names.get(stem, stem) for stem in stems}
 
 
-def residual_name(stems: Sequence[str], layout: Layout) -> str | None:
+def residual_name(stems: Sequence[str], layout: BoardLayout) -> str | None:
     """Return what the mixture minus the stems is called, where the leaderboard scores it.
 
     >>> residual_name(["vocals"], LAYOUTS["mvsep"])
@@ -110,10 +110,10 @@ def residual_name(stems: Sequence[str], layout: Layout) -> str | None:
     return layout.rest if tuple(stems) == (_VOCALS,) else None
 
 
-def plan(
+def plan_board(
     mixtures: Mapping[str, Path],
     output: Path,
-    layout: Layout,
+    layout: BoardLayout,
     stems: Sequence[str],
     *,
     existing: Existing = "skip",

@@ -29,7 +29,7 @@ from separator.networks.open_unmix import infer_hyperparameters
 from separator.schema import Strict, read_yaml, validate
 
 
-def read_model(
+def read_foreign(
     checkpoint: Path, config: Path | None = None, stems: tuple[str, ...] = ()
 ) -> ForeignModel:
     """Understand one checkpoint, and check that its weights fit the network.

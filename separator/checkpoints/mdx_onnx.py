@@ -15,7 +15,7 @@ from separator.errors import ModelError
 #: Public files are told by the MD5 of so many bytes at their end.
 IDENTIFYING_BYTES = 10_240_000
 #: MD5, n_fft, bins, frames, gain (`compensate`), and the stem that the graph separates.
-PUBLIC_MODELS = """
+PUBLIC_GRAPHS = """
 4910e7827f335048bdac11fa967772f9  4096 2048 128 1.035 drums
 dc41ede5961d50f277eb846db17f5319  4096 2048 512 1.035 drums
 1c56ec0224f1d559c42fd6fd2a67b154  5120 2048 256 1.025 instrumental
@@ -76,7 +76,7 @@ def identify(path: Path) -> tuple[str, dict[str, Any]]:
     """
     checksum = fingerprint(path)
     try:
-        stem, parameters = public_settings(checksum)
+        stem, parameters = graph_settings(checksum)
     except KeyError:
         raise ModelError(
             f"'{path}' is no public MDX-Net model (its last {IDENTIFYING_BYTES} bytes have the MD5 "
@@ -99,13 +99,13 @@ def fingerprint(path: Path) -> str:
         raise ModelError(f"Can't read '{path}': {error.strerror or error}.") from error
 
 
-def public_settings(checksum: str) -> tuple[str, dict[str, Any]]:
+def graph_settings(checksum: str) -> tuple[str, dict[str, Any]]:
     """Return the stem of a public file, and its hyper-parameters but for its size.
 
     Raises:
         KeyError: no public file has the checksum.
     """
-    models = {line[:32]: line[32:].split() for line in PUBLIC_MODELS.strip().splitlines()}
+    models = {line[:32]: line[32:].split() for line in PUBLIC_GRAPHS.strip().splitlines()}
     n_fft, bins, frames, compensate, stem = models[checksum]
     parameters = {"n_fft": int(n_fft), "bins": int(bins), "frames": int(frames)}
     return stem, {**parameters, "compensate": float(compensate)}

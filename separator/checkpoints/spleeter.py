@@ -118,7 +118,7 @@ class _Settings(_Section):
         }
 
 
-def read_checkpoint(
+def read_spleeter_model(
     path: Path, config: Path | None = None
 ) -> tuple[ForeignModel, dict[str, Tensor]]:
     """Understand a TensorFlow checkpoint of Spleeter.

@@ -55,7 +55,7 @@ def read_state(
 
     Args:
         path: the file.
-        format: one of `FORMATS`.
+        format: one of `READERS`.
         stems: of the model; files of one stem are named by it.
         others: further files, where a format has one for each stem.
 
@@ -64,7 +64,7 @@ def read_state(
         ConfigError: a Demucs file's arguments ask for something that isn't supported.
     """
     with guarded(path):
-        state = FORMATS[format](path, *others)
+        state = READERS[format](path, *others)
     problem = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
     if problem is not None or not state:
         found = f"'{problem}' is a {type(state[problem]).__name__}" if problem else "it is empty"
@@ -268,7 +268,7 @@ def _translated(path: Path, translate: Callable[[State], State]) -> State:
 
 
 #: How files become parameters under the names used here.
-FORMATS: dict[str, Callable[..., dict[str, Any]]] = {
+READERS: dict[str, Callable[..., dict[str, Any]]] = {
     "safetensors": lambda path: _unwrap(_read_safetensors(path)),
     "msst": _read_torch,
     "demucs": _read_demucs,

@@ -39,7 +39,7 @@ _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 Read = Callable[[int, int], bytes]
 
 
-class Entry(NamedTuple):
+class BundleEntry(NamedTuple):
     """Where a tensor lies in the data; offset and size in bytes."""
 
     dtype: np.dtype[np.generic]
@@ -109,7 +109,7 @@ def _read_archive(archive: tarfile.TarFile, most: int) -> dict[str, Tensor]:
     return _tensors(entries, data.size, read)
 
 
-def _tensors(entries: dict[str, Entry], size: int, read: Read) -> dict[str, Tensor]:
+def _tensors(entries: dict[str, BundleEntry], size: int, read: Read) -> dict[str, Tensor]:
     """Read the tensors in the order in which they lie, from data of `size` bytes."""
     found = {}
     end = 0
@@ -125,7 +125,7 @@ def _tensors(entries: dict[str, Entry], size: int, read: Read) -> dict[str, Tens
     return found
 
 
-def read_index(data: bytes) -> dict[str, Entry]:
+def read_index(data: bytes) -> dict[str, BundleEntry]:
     """Return the entries of an index.
 
     Raises:
@@ -162,7 +162,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         yield key, numbers.take(length)
 
 
-def _entry(value: bytes) -> Entry:
+def _entry(value: bytes) -> BundleEntry:
     """Read a `BundleEntryProto`."""
     fields = dict(_fields(value))
     kind = fields.get(1, 0)
@@ -173,7 +173,7 @@ def _entry(value: bytes) -> Entry:
     sizes = [
         dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields.get(2, b"")) if number == 2
     ]
-    entry = Entry(np.dtype(_TYPES[kind]), tuple(sizes), fields.get(4, 0), fields.get(5, 0))
+    entry = BundleEntry(np.dtype(_TYPES[kind]), tuple(sizes), fields.get(4, 0), fields.get(5, 0))
     if math.prod(entry.shape) * entry.dtype.itemsize != entry.size:
         raise ValueError(f"a tensor of shape {entry.shape} with {entry.size} bytes")
     return entry

@@ -49,7 +49,7 @@ def fit(
     from separator.api import Separator
     from separator.evaluation import fitting
     from separator.resources import user_folder
-    from separator.zoo.members import resolve
+    from separator.zoo.members import find_members
     from separator.zoo.search import free_name
     from separator.zoo.writing import write_card
 
@@ -60,7 +60,7 @@ def fit(
     free_name(name, folder)
     found = fitting.find_songs(songs)
     card = fitting.draft(name, cards, found, words(stems))
-    resolve(card)
+    find_members(card)
     values.make_folder(folder)
     for member in cards:
         fetch_weights(member)

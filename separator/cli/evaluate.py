@@ -14,9 +14,9 @@ from separator.words import words
 
 if TYPE_CHECKING:
     from separator.datasets import Dataset
-    from separator.evaluation.methods import Folder, Method, Model
+    from separator.evaluation.measure import Evaluation, TrackOutcome
+    from separator.evaluation.methods import FolderMethod, Method, ModelMethod
     from separator.evaluation.report import Failure
-    from separator.evaluation.runner import Evaluation, Outcome
     from separator.evaluation.summary import Summary
 
 _METHODS, _DATA, _SCORES = "What is measured", "Data", "Scores"
@@ -31,7 +31,7 @@ def evaluate(
     ctx: typer.Context,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of the data set.", rich_help_panel=_DATA),
+        typer.Option(metavar="DIR", help="FolderMethod of the data set.", rich_help_panel=_DATA),
     ] = None,
     kind: Annotated[
         str, typer.Option(help="musdb18hq, moisesdb, folder, ...", rich_help_panel=_DATA)
@@ -86,7 +86,7 @@ def evaluate(
     ] = "torch",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the results."),
+        typer.Option("--output", "-o", metavar="DIR", help="FolderMethod for the results."),
     ] = None,
     excerpts: Annotated[
         bool,
@@ -115,8 +115,8 @@ def evaluate(
         return
     from separator.datasets import leak_check
     from separator.evaluation.lookup import parse_embedding
+    from separator.evaluation.measure import Evaluation
     from separator.evaluation.report import Failure
-    from separator.evaluation.runner import Evaluation
     from separator.evaluation.scoring import choose_engine, choose_metrics
 
     if data is None or output is None:
@@ -170,7 +170,7 @@ def evaluate(
 
 @app.command("report")
 def write(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results.")],
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="FolderMethod of results.")],
     split: Annotated[str, typer.Option(help="Of the data set.")] = "test",
 ) -> None:
     """Write report, plots and CSV anew, from results that are there."""
@@ -179,9 +179,9 @@ def write(
 
 @app.command()
 def leaderboard(
-    mixtures: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of mixtures.")],
+    mixtures: Annotated[Path, typer.Argument(metavar="DIR", help="FolderMethod of mixtures.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the estimates.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="FolderMethod for the estimates.")
     ],
     layout: Annotated[str, typer.Option(help="mvsep or sdx.")] = "mvsep",
     model: Annotated[str, typer.Option("--model", "-m", help="Name of a model.")] = DEFAULT_MODEL,
@@ -211,7 +211,7 @@ def leaderboard(
     names = output_names(card.name, card.stems, wanted, residual)
     found = board.find_mixtures(mixtures, chosen)
     existing: Any = "overwrite" if overwrite else "skip"
-    planned = board.plan(found, output, chosen, names, existing=existing)
+    planned = board.plan_board(found, output, chosen, names, existing=existing)
     failed = False
     if not check_only:
         from separator.api import Separator
@@ -234,20 +234,20 @@ def leaderboard(
     raise typer.Exit(1 if problems or failed else 0)
 
 
-def _models(names: Sequence[str], settings: dict[str, Any]) -> "list[Model]":
+def _models(names: Sequence[str], settings: dict[str, Any]) -> "list[ModelMethod]":
     """Return the models, their settings checked before anything is fetched or read."""
     from separator.cli.models import chosen_card
     from separator.ensemble.assemble import Settings
-    from separator.evaluation.methods import Model
+    from separator.evaluation.methods import ModelMethod
     from separator.stream.runner import pick_device, pick_precision
-    from separator.zoo.members import resolve
+    from separator.zoo.members import find_members
 
     common.keep_memory(settings["device"])
     pick_precision(settings["precision"], pick_device(settings["device"]))
-    found = [Model(chosen_card(name), settings) for name in names]
+    found = [ModelMethod(chosen_card(name), settings) for name in names]
     keys = ("segment", "overlap", "batch_size", "shifts")
     for one in found:
-        Settings(**{key: settings[key] for key in keys}).check(resolve(one.card).models)
+        Settings(**{key: settings[key] for key in keys}).check(find_members(one.card).models)
     return found
 
 
@@ -292,7 +292,7 @@ def _open(
     return dataset, problems
 
 
-def _folders(given: Sequence[str], dataset: "Dataset") -> "list[Folder]":
+def _folders(given: Sequence[str], dataset: "Dataset") -> "list[FolderMethod]":
     from separator.evaluation.methods import open_folder
 
     found = []
@@ -314,7 +314,7 @@ def _check_names(methods: "Sequence[Method]") -> None:
         message("There are no models and no estimates: only the bounds are measured.")
 
 
-def _fetch(models: "Sequence[Model]", *, offline: bool, quiet: bool) -> None:
+def _fetch(models: "Sequence[ModelMethod]", *, offline: bool, quiet: bool) -> None:
     from separator.cli.models import fetch_weights
 
     for one in models:
@@ -325,11 +325,11 @@ def _run(
     dataset: "Dataset", evaluation: "Evaluation", *, jobs: int, quiet: bool
 ) -> "list[Failure]":
     """Measure, and tell what happens; return what failed."""
-    from separator.evaluation.runner import evaluate as measure
+    from separator.evaluation.measure import evaluate as measure
 
     ended = 0
 
-    def tell(track: str, outcomes: "Sequence[Outcome]") -> None:
+    def tell(track: str, outcomes: "Sequence[TrackOutcome]") -> None:
         nonlocal ended
         ended += 1
         head = f"[{ended}/{len(dataset)}] {track}"
@@ -346,7 +346,7 @@ def _run(
     return [*_failures(outcomes)]
 
 
-def _failures(outcomes: "Sequence[Outcome]") -> "Iterator[Failure]":
+def _failures(outcomes: "Sequence[TrackOutcome]") -> "Iterator[Failure]":
     from separator.evaluation.report import Failure
 
     for outcome in outcomes:

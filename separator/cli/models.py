@@ -250,13 +250,13 @@ def _as_dict(card: AnyCard) -> dict[str, Any]:
 
 
 def _fields(card: Card, named: bool) -> list[tuple[str, object]]:
-    from separator.zoo.describe import place
+    from separator.zoo.describe import place_of
     from separator.zoo.weights import local_path
 
     return [
         ("network", f"{card.name}: {card.network}" if named else card.network),
         ("segment", f"{card.segment:g} s, overlap {card.overlap:g}, recipe {card.recipe}"),
-        ("weights", f"{megabytes(card.weights.bytes)}, {place(card)}: {local_path(card)}"),
+        ("weights", f"{megabytes(card.weights.bytes)}, {place_of(card)}: {local_path(card)}"),
         ("sha256", card.weights.sha256 or "not published"),
         *([("mind", card.weights.doubt)] if card.weights.doubt else []),
         ("from", ", ".join(card.weights.urls)),

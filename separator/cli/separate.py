@@ -262,10 +262,10 @@ def _check_settings(
     """Refuse what can be told before hundreds of megabytes are fetched for the model."""
     from separator.ensemble.assemble import Settings
     from separator.stream.runner import pick_device, pick_precision
-    from separator.zoo.members import resolve
+    from separator.zoo.members import find_members
 
     pick_precision(precision, pick_device(device))
-    Settings(segment, overlap, batch_size, shifts, seed).check(resolve(card).models)
+    Settings(segment, overlap, batch_size, shifts, seed).check(find_members(card).models)
     for name in augmentations:
         values.one_of(name, AUGMENTATIONS, "--augment")
 

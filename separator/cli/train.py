@@ -218,10 +218,10 @@ def _show_costs(recipe: "Recipe") -> None:
 
 def _show_problems(error: "DatasetError") -> None:
     """Show the table of what is wrong with a data set."""
-    from separator.datasets import COLUMNS
+    from separator.datasets import PROBLEM_COLUMNS
 
     if error.problems:
-        rows = table(*COLUMNS)
+        rows = table(*PROBLEM_COLUMNS)
         for problem in error.problems:
             rows.add_row(*map(printable, problem.row()))
         show(rows)

@@ -48,9 +48,9 @@ def web_app(
             "The web app needs Gradio, which isn't here: pip install 'separator[app]'"
         ) from error
     from separator.web.app import Server
-    from separator.web.settings import Settings
+    from separator.web.settings import AppSettings
 
-    settings = Settings(
+    settings = AppSettings(
         host=host,
         port=port,
         user=user,

@@ -11,22 +11,23 @@ for track in dataset.tracks:
 from separator.datasets.dataset import Dataset, check_usable, from_musdb, open_dataset, scan_dataset
 from separator.datasets.layouts import KINDS
 from separator.datasets.leaks import leak_check, trained_on
-from separator.datasets.problems import COLUMNS, DatasetError, Problem
+from separator.datasets.problems import PROBLEM_COLUMNS, DatasetError, Problem
 from separator.datasets.splits import MUSDB18_VALIDATION, SPLITS
-from separator.datasets.tracks import MIXTURE, AudioFile, LoadedAudio, Source, Track
+from separator.datasets.tracks import AudioFile, AudioSource, LoadedAudio, Track
+from separator.words import MIXTURE
 
 __all__ = [
-    "COLUMNS",
     "KINDS",
     "MIXTURE",
     "MUSDB18_VALIDATION",
+    "PROBLEM_COLUMNS",
     "SPLITS",
     "AudioFile",
+    "AudioSource",
     "Dataset",
     "DatasetError",
     "LoadedAudio",
     "Problem",
-    "Source",
     "Track",
     "check_usable",
     "from_musdb",

@@ -21,10 +21,11 @@ from separator.datasets import scan
 from separator.datasets.index import Facts, Index, index_path
 from separator.datasets.layouts import FOUR_STEMS, KINDS, find_kind
 from separator.datasets.problems import DatasetError, Problem, unreadable
-from separator.datasets.songs import Place, Song
+from separator.datasets.songs import ListedSong, Place
 from separator.datasets.splits import SPLITS, is_wanted, parse_split, split_of
-from separator.datasets.tracks import MIXTURE, LoadedAudio, Track
+from separator.datasets.tracks import LoadedAudio, Track
 from separator.errors import AudioError, ConfigError
+from separator.words import MIXTURE
 
 # Above these residuals (dB) the stems of a song don't make up its mixture: 16-bit rounding of a
 # quiet song lies below the first, the errors of AAC at 256 kb/s below the second.
@@ -160,7 +161,7 @@ def scan_dataset(
         bad = {problem.track for problem in decoded if problem.severity == "error"}
         good = [song for song in good if song.name not in bad]
     known.save()
-    tracks = tuple(scan.build(song, facts, selection) for song in good)
+    tracks = tuple(scan.track_of(song, facts, selection) for song in good)
     odd = list(scan.unlike(tracks, layout))
     names = {problem.track for problem in odd}
     tracks = tuple(track for track in tracks if track.name not in names)
@@ -215,7 +216,7 @@ def _wrap(track: Any, stems: tuple[str, ...]) -> Track:
     return Track(track.name, int(track.rate), channels, samples, stems, files)
 
 
-def _songs(root: Path, kind: str, split: str) -> tuple[list[Song], bool]:
+def _songs(root: Path, kind: str, split: str) -> tuple[list[ListedSong], bool]:
     """Return the songs of a split with names of their own, and whether there are splits at all."""
     wanted = parse_split(split)
     layout = KINDS[kind]
@@ -235,7 +236,7 @@ def _songs(root: Path, kind: str, split: str) -> tuple[list[Song], bool]:
     return _named_apart(songs), any(song.split for song in found)
 
 
-def _named_apart(songs: list[Song]) -> list[Song]:
+def _named_apart(songs: list[ListedSong]) -> list[ListedSong]:
     """Return the songs by name, with names that differ and that files can have."""
     counts = Counter(song.name for song in songs)
     seen: Counter[str] = Counter()
@@ -250,10 +251,10 @@ def _named_apart(songs: list[Song]) -> list[Song]:
 
 
 def _check(
-    songs: Sequence[Song], facts: dict[Place, Facts], selection: scan.Selection
-) -> tuple[list[Song], list[Problem]]:
+    songs: Sequence[ListedSong], facts: dict[Place, Facts], selection: scan.Selection
+) -> tuple[list[ListedSong], list[Problem]]:
     """Return the songs without errors, and the errors of the others."""
-    checks: tuple[Callable[[Song], Iterable[Problem]], ...] = (
+    checks: tuple[Callable[[ListedSong], Iterable[Problem]], ...] = (
         lambda song: song.problems,
         lambda song: scan.missing(song, selection),
         lambda song: scan.damaged(song, facts, selection),
@@ -270,7 +271,7 @@ def _check(
 
 
 def _decode(
-    songs: Sequence[Song], facts: dict[Place, Facts], selection: scan.Selection, known: Index
+    songs: Sequence[ListedSong], facts: dict[Place, Facts], selection: scan.Selection, known: Index
 ) -> list[Problem]:
     """Decode songs, several at a time, and return what is wrong with them."""
     check = partial(_sums_up, facts=facts, selection=selection, known=known)
@@ -279,7 +280,7 @@ def _decode(
 
 
 def _sums_up(
-    song: Song, facts: dict[Place, Facts], selection: scan.Selection, known: Index
+    song: ListedSong, facts: dict[Place, Facts], selection: scan.Selection, known: Index
 ) -> list[Problem]:
     """Decode a song, and return what is wrong with it."""
     places = scan.used_places(song, selection)

@@ -18,8 +18,8 @@ from pathlib import Path
 from separator.datasets.problems import Problem
 from separator.datasets.songs import (
     MIXTURES,
+    ListedSong,
     Place,
-    Song,
     audio_in,
     folders_in,
     song_folders,
@@ -38,7 +38,7 @@ def stem_files(root: Path) -> Iterator[tuple[str | None, Path]]:
                 yield split, path
 
 
-def find_musdb18(root: Path) -> Iterator[Song]:
+def find_musdb18(root: Path) -> Iterator[ListedSong]:
     """Yield the songs of MUSDB18's `.stem.mp4` files.
 
     Reference: Rafii, Liutkus, Stöter, Mimilakis and Bittner 2017, 10.5281/zenodo.1117372.
@@ -46,10 +46,10 @@ def find_musdb18(root: Path) -> Iterator[Song]:
     for split, path in stem_files(root):
         streams = {name: (Place(path, i),) for i, name in enumerate(MUSDB18_STREAMS)}
         mixture = streams.pop("mixture")
-        yield Song(path.name[: -len(STEM_FILE)], split, streams, mixture)
+        yield ListedSong(path.name[: -len(STEM_FILE)], split, streams, mixture)
 
 
-def find_folders(root: Path) -> Iterator[Song]:
+def find_folders(root: Path) -> Iterator[ListedSong]:
     """Yield the folders below `root` that hold stems; `root` itself where it is a song."""
     songs = list(song_folders(root))
     if audio_in(root):
@@ -60,7 +60,7 @@ def find_folders(root: Path) -> Iterator[Song]:
             yield song
 
 
-def read_song(folder: Path, split: str | None = None) -> Song:
+def read_song(folder: Path, split: str | None = None) -> ListedSong:
     """Return the song of a folder: a file for each stem, or a folder with several."""
     parts: dict[str, tuple[Place, ...]] = {}
     problems = []
@@ -75,4 +75,4 @@ def read_song(folder: Path, split: str | None = None) -> Song:
         if files := audio_in(below):
             parts[below.name.lower()] = tuple(Place(path) for path in files)
     mixture = [parts.pop(name) for name in sorted(MIXTURES & parts.keys())]
-    return Song(folder.name, split, parts, mixture[-1] if mixture else (), tuple(problems))
+    return ListedSong(folder.name, split, parts, mixture[-1] if mixture else (), tuple(problems))

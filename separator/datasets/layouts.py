@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from separator.audio.reader import probe
 from separator.datasets import folders, metadata
-from separator.datasets.songs import Song
+from separator.datasets.songs import ListedSong
 from separator.errors import AudioError, ConfigError
 from separator.words import nearest
 
@@ -21,7 +21,7 @@ _SAMPLE_SECONDS = 10.0  # a song of MUSDB18 is longer, an excerpt of its sample 
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """How a kind of data set lays out its songs.
 
     Attributes:
@@ -40,7 +40,7 @@ class Layout:
         aliases: Other names of parts, on disk and in requests.
     """
 
-    find: Callable[[Path], Iterable[Song]]
+    find: Callable[[Path], Iterable[ListedSong]]
     example: str
     stems: tuple[str, ...] = ()
     absent: Absent = "error"
@@ -53,7 +53,7 @@ class Layout:
     aliases: dict[str, str] = field(default_factory=dict)
 
 
-_MUSDB18 = Layout(
+_MUSDB18 = DatasetLayout(
     folders.find_musdb18,
     "test/SONG.stem.mp4",
     FOUR_STEMS,
@@ -62,23 +62,25 @@ _MUSDB18 = Layout(
 )
 
 
-def _medleyvox(find: Callable[[Path], Iterable[Song]], subset: str, *stems: str) -> Layout:
+def _medleyvox(
+    find: Callable[[Path], Iterable[ListedSong]], subset: str, *stems: str
+) -> DatasetLayout:
     absent: Absent = "error" if stems else "own"
     example = f"{subset}/SONG/SEGMENT/gt/VOICE.wav"
-    return Layout(find, example, stems, absent, uniform=False, ordered=False)
+    return DatasetLayout(find, example, stems, absent, uniform=False, ordered=False)
 
 
 #: The kinds of data sets by name.
-KINDS: dict[str, Layout] = {
+KINDS: dict[str, DatasetLayout] = {
     "musdb18": _MUSDB18,
     "musdb18_7s": _MUSDB18,
-    "musdb18hq": Layout(
+    "musdb18hq": DatasetLayout(
         folders.find_folders, "test/SONG/vocals.wav", FOUR_STEMS, mixture=True, listed=True
     ),
-    "moisesdb": Layout(
+    "moisesdb": DatasetLayout(
         metadata.find_moisesdb, "PROVIDER/ID/data.json", FOUR_STEMS, "silence", uniform=False
     ),
-    "dnr": Layout(
+    "dnr": DatasetLayout(
         folders.find_folders,
         "tt/1002/speech.wav",
         ("speech", "music", "effects"),
@@ -86,7 +88,7 @@ KINDS: dict[str, Layout] = {
         extras=frozenset(("sfx_fg", "sfx_bg")),
         aliases={"sfx": "effects", "fx": "effects"},
     ),
-    "slakh2100": Layout(
+    "slakh2100": DatasetLayout(
         metadata.find_slakh2100,
         "test/TRACK/metadata.yaml",
         ("drums", "bass", "other"),
@@ -97,7 +99,7 @@ KINDS: dict[str, Layout] = {
     "medleyvox_duet": _medleyvox(metadata.find_duets, "duet", "singer1", "singer2"),
     "medleyvox_unison": _medleyvox(metadata.find_unisons, "unison", "singer1", "singer2"),
     "medleyvox_main_vs_rest": _medleyvox(metadata.find_main_vs_rest, "rest", "main", "rest"),
-    "folder": Layout(folders.find_folders, "SONG/vocals.wav, or SONG/vocals/lead.wav"),
+    "folder": DatasetLayout(folders.find_folders, "SONG/vocals.wav, or SONG/vocals/lead.wav"),
 }
 
 
@@ -141,7 +143,7 @@ def _detect(root: Path) -> str:
     return "folder"
 
 
-def _names(song: Song, layout: Layout) -> set[str]:
+def _names(song: ListedSong, layout: DatasetLayout) -> set[str]:
     return {layout.aliases.get(name, name) for name in song.parts} - layout.extras
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from separator.datasets.problems import Problem
-from separator.datasets.songs import Place, Song, audio_in, folders_in, song_folders
+from separator.datasets.songs import ListedSong, Place, audio_in, folders_in, song_folders
 
 _MAIN_CONFIGS = ("V1_rest_vocals_only_config", "V2_vocals_only_config")
 
@@ -28,7 +28,7 @@ def moisesdb_folders(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def find_moisesdb(root: Path) -> Iterator[Song]:
+def find_moisesdb(root: Path) -> Iterator[ListedSong]:
     """Yield the songs of MoisesDB, with the eleven stems of its taxonomy as parts.
 
     Reference: Pereira, Araújo, Korzeniowski and Vogl 2023, arXiv 2307.15913.
@@ -40,7 +40,7 @@ def find_moisesdb(root: Path) -> Iterator[Song]:
             yield _unreadable(folder, None, "data.json", error)
 
 
-def _moisesdb_song(folder: Path, data: dict[str, Any]) -> Song:
+def _moisesdb_song(folder: Path, data: dict[str, Any]) -> ListedSong:
     parts: dict[str, tuple[Place, ...]] = {}
     for stem in data["stems"]:
         name = stem["stemName"]
@@ -48,7 +48,7 @@ def _moisesdb_song(folder: Path, data: dict[str, Any]) -> Song:
         key = name.lower().replace(" ", "_")
         parts[key] = parts.get(key, ()) + tuple(Place(path) for path in paths)
     title = " - ".join(data[key] for key in ("artist", "song") if data.get(key))
-    return Song(title or folder.name, None, parts)
+    return ListedSong(title or folder.name, None, parts)
 
 
 def slakh_folders(root: Path) -> list[tuple[str | None, Path]]:
@@ -60,7 +60,7 @@ def slakh_folders(root: Path) -> list[tuple[str | None, Path]]:
     ]
 
 
-def find_slakh2100(root: Path) -> Iterator[Song]:
+def find_slakh2100(root: Path) -> Iterator[ListedSong]:
     """Yield the songs of Slakh2100, with the classes of instruments as parts.
 
     Reference: Manilow, Wichern, Seetharaman and Le Roux 2019, arXiv 1909.08494.
@@ -73,7 +73,7 @@ def find_slakh2100(root: Path) -> Iterator[Song]:
             yield _unreadable(folder, split, "metadata.yaml", error)
 
 
-def _slakh_song(folder: Path, split: str | None, stems: dict[str, Any]) -> Song:
+def _slakh_song(folder: Path, split: str | None, stems: dict[str, Any]) -> ListedSong:
     files = {path.stem: path for path in audio_in(folder / "stems")}
     parts: dict[str, tuple[Place, ...]] = {}
     for name, stem in stems.items():
@@ -83,10 +83,10 @@ def _slakh_song(folder: Path, split: str | None, stems: dict[str, Any]) -> Song:
             path = files.get(name, folder / "stems" / f"{name}.flac")
             parts[key] = (*parts.get(key, ()), Place(path))
     mixture = tuple(Place(path) for path in audio_in(folder) if path.stem == "mix")
-    return Song(folder.name, split, parts, mixture)
+    return ListedSong(folder.name, split, parts, mixture)
 
 
-def find_duets(root: Path) -> Iterator[Song]:
+def find_duets(root: Path) -> Iterator[ListedSong]:
     """Yield MedleyVox's duets: two singers, each with notes of their own.
 
     Reference: Jeon, Moon, Choi, Chon and Lee 2023, arXiv 2211.07302; so for the other subsets.
@@ -94,24 +94,24 @@ def find_duets(root: Path) -> Iterator[Song]:
     yield from _singers(root, "duet")
 
 
-def find_unisons(root: Path) -> Iterator[Song]:
+def find_unisons(root: Path) -> Iterator[ListedSong]:
     """Yield MedleyVox's unisons: two singers on the same notes."""
     yield from _singers(root, "unison")
 
 
-def find_main_vs_rest(root: Path) -> Iterator[Song]:
+def find_main_vs_rest(root: Path) -> Iterator[ListedSong]:
     """Yield MedleyVox's songs of three and more singers, as the main voice and all others."""
     for song in _singers(root, "rest"):
         yield _main_and_rest(root, song)
 
 
-def find_n_singing(root: Path) -> Iterator[Song]:
+def find_n_singing(root: Path) -> Iterator[ListedSong]:
     """Yield all of MedleyVox, each singer apart."""
     for subset in ("duet", "unison", "rest"):
         yield from _singers(root, subset)
 
 
-def _singers(root: Path, subset: str) -> Iterator[Song]:
+def _singers(root: Path, subset: str) -> Iterator[ListedSong]:
     folder = root / subset
     for title in folders_in(folder) if folder.is_dir() else []:
         for segment in folders_in(title):
@@ -120,10 +120,10 @@ def _singers(root: Path, subset: str) -> Iterator[Song]:
                 parts = {f"singer{i + 1}": (Place(path),) for i, path in enumerate(voices)}
                 mix = audio_in(segment / "mix") if (segment / "mix").is_dir() else []
                 name = f"{title.name} - {segment.name}"
-                yield Song(name, "test", parts, tuple(map(Place, mix[:1])))
+                yield ListedSong(name, "test", parts, tuple(map(Place, mix[:1])))
 
 
-def _main_and_rest(root: Path, song: Song) -> Song:
+def _main_and_rest(root: Path, song: ListedSong) -> ListedSong:
     """Return the song with the parts `main` and `rest`, as its metadata name them."""
     title, _, segment = song.name.rpartition(" - ")
     files = {files[0].path.stem: files for files in song.parts.values()}
@@ -134,7 +134,7 @@ def _main_and_rest(root: Path, song: Song) -> Song:
     except (OSError, ValueError, KeyError, TypeError) as error:
         path = f"{_MAIN_CONFIGS[0]}/{title}.json"
         return _unreadable(Path(song.name), song.split, path, error)
-    return Song(song.name, song.split, voices, song.mixture)
+    return ListedSong(song.name, song.split, voices, song.mixture)
 
 
 def _main_config(root: Path, title: str) -> Path:
@@ -144,7 +144,7 @@ def _main_config(root: Path, title: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _unreadable(folder: Path, split: str | None, file: str, error: Exception) -> Song:
+def _unreadable(folder: Path, split: str | None, file: str, error: Exception) -> ListedSong:
     what = f"'{file}' can't be used ({type(error).__name__}: {error})"
     advice = "Fetch the data set again, or leave the song out."
-    return Song(folder.name, split, {}, (), (Problem(folder.name, what, "metadata", advice),))
+    return ListedSong(folder.name, split, {}, (), (Problem(folder.name, what, "metadata", advice),))

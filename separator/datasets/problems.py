@@ -9,7 +9,7 @@ from typing import Literal
 from separator.errors import ConfigError
 
 #: The headings of a table of problems, in the order of `Problem.row`.
-COLUMNS = ("track", "problem", "expected", "what to do", "severity")
+PROBLEM_COLUMNS = ("track", "problem", "expected", "what to do", "severity")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
 
     def row(self) -> tuple[str, ...]:
-        """Return the fields in the order of `COLUMNS`."""
+        """Return the fields in the order of `PROBLEM_COLUMNS`."""
         return astuple(self)
 
     @property

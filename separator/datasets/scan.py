@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from separator.datasets.index import Facts
-from separator.datasets.layouts import Layout
+from separator.datasets.layouts import DatasetLayout
 from separator.datasets.problems import Problem, unreadable
-from separator.datasets.songs import Place, Song
-from separator.datasets.tracks import MIXTURE, AudioFile, Track
+from separator.datasets.songs import ListedSong, Place
+from separator.datasets.tracks import AudioFile, Track
 from separator.errors import ConfigError
-from separator.words import nearest
+from separator.words import MIXTURE, nearest
 
 #: Names for everything but the vocals, which is summed where a song has no such file.
 INSTRUMENTAL = ("instrumental", "accompaniment", "no_vocals")
@@ -35,14 +35,14 @@ class Selection:
         stems: Names as the caller wrote them.
     """
 
-    layout: Layout
+    layout: DatasetLayout
     stems: tuple[str, ...]
 
     def key(self, stem: str) -> str:
         """Return the name of the part that a stem's name means."""
         return self.layout.aliases.get(stem.lower(), stem.lower())
 
-    def places(self, song: Song) -> dict[str, tuple[Place, ...] | None]:
+    def places(self, song: ListedSong) -> dict[str, tuple[Place, ...] | None]:
         """Return the files of each stem, None where the song has none."""
         stems = self.stems or tuple(song.parts)
         return {stem: self._places(song.parts, self.key(stem)) for stem in stems}
@@ -57,7 +57,7 @@ class Selection:
 
 
 def select(
-    layout: Layout, songs: Sequence[Song], stems: Sequence[str] | None, root: Path
+    layout: DatasetLayout, songs: Sequence[ListedSong], stems: Sequence[str] | None, root: Path
 ) -> Selection:
     """Return what is read: the stems asked for, or those of the layout, or those of most songs.
 
@@ -83,19 +83,19 @@ def select(
     return selection
 
 
-def normalized(song: Song, layout: Layout) -> Song:
+def normalized(song: ListedSong, layout: DatasetLayout) -> ListedSong:
     """Return the song with the layout's names for its parts."""
     parts = {layout.aliases.get(name, name): files for name, files in song.parts.items()}
     return replace(song, parts=parts)
 
 
-def used_places(song: Song, selection: Selection) -> list[Place]:
+def used_places(song: ListedSong, selection: Selection) -> list[Place]:
     """Return every audio stream of a song that is read, the mixture first."""
     stems = (place for places in selection.places(song).values() for place in places or ())
     return list(dict.fromkeys([*song.mixture, *_summed(song, selection.layout), *stems]))
 
 
-def missing(song: Song, selection: Selection) -> Iterator[Problem]:
+def missing(song: ListedSong, selection: Selection) -> Iterator[Problem]:
     """Yield a problem for each stem that the song ought to have."""
     layout = selection.layout
     if layout.absent == "own" and len(song.parts) < 2:
@@ -117,14 +117,16 @@ def missing(song: Song, selection: Selection) -> Iterator[Problem]:
         yield Problem(song.name, f"no stem '{stem}'", _listed(song, selection), advice)
 
 
-def without_mixture(song: Song, layout: Layout) -> Iterator[Problem]:
+def without_mixture(song: ListedSong, layout: DatasetLayout) -> Iterator[Problem]:
     """Yield a warning where the sum of the stems stands for a mixture that should be there."""
     if layout.mixture and not song.mixture:
         advice = "The sum of its stems is used; fetch the song again if that is not its mixture."
         yield Problem(song.name, "no file of the mixture", "mixture.wav", advice, "warning")
 
 
-def damaged(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Iterator[Problem]:
+def damaged(
+    song: ListedSong, facts: Mapping[Place, Facts], selection: Selection
+) -> Iterator[Problem]:
     """Yield a problem for each file that can't be read, or is of another kind."""
     streams = selection.layout.streams
     for place in used_places(song, selection):
@@ -137,7 +139,9 @@ def damaged(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> I
             return
 
 
-def uneven(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Iterator[Problem]:
+def uneven(
+    song: ListedSong, facts: Mapping[Place, Facts], selection: Selection
+) -> Iterator[Problem]:
     """Yield a problem for each property in which the files of a song differ."""
     properties = [("sample_rate", "Hz", "Convert it to that rate.")]
     if selection.layout.uniform:
@@ -158,7 +162,7 @@ def uneven(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> It
                 yield Problem(song.name, what, f"{usual} {unit} like the others", advice)
 
 
-def build(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Track:
+def track_of(song: ListedSong, facts: Mapping[Place, Facts], selection: Selection) -> Track:
     """Return the track of a song that has no problems."""
     mixture = song.mixture or _summed(song, selection.layout)
     stems = {stem: places or () for stem, places in selection.places(song).items()}
@@ -176,7 +180,7 @@ def build(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> Tra
     )
 
 
-def unlike(tracks: Iterable[Track], layout: Layout) -> Iterator[Problem]:
+def unlike(tracks: Iterable[Track], layout: DatasetLayout) -> Iterator[Problem]:
     """Yield a problem for each track whose rate, or number of channels, is not the usual one."""
     tracks = list(tracks)
     properties = [("sample_rate", "Hz", "Convert it to that rate.")]
@@ -191,9 +195,9 @@ def unlike(tracks: Iterable[Track], layout: Layout) -> Iterator[Problem]:
                 yield Problem(track.name, f"{value} {unit}", expected, advice)
 
 
-def residual_db(song: Song, facts: Mapping[Place, Facts], selection: Selection) -> float:
+def residual_db(song: ListedSong, facts: Mapping[Place, Facts], selection: Selection) -> float:
     """Return the energy of the mixture minus its stems against the mixture's, -200 to 200 dB."""
-    track = build(song, facts, selection)
+    track = track_of(song, facts, selection)
     summed = tuple(_file(place, facts[place]) for place in _summed(song, selection.layout))
     track = replace(track, files={MIXTURE: track.files[MIXTURE], "sum": summed})
     error = energy = 0.0
@@ -205,7 +209,7 @@ def residual_db(song: Song, facts: Mapping[Place, Facts], selection: Selection) 
     return 10 * float(np.log10(error / max(energy, 1e-20 * error)))
 
 
-def _summed(song: Song, layout: Layout) -> tuple[Place, ...]:
+def _summed(song: ListedSong, layout: DatasetLayout) -> tuple[Place, ...]:
     """Return the files that make up the mixture."""
     if layout.absent == "error" and layout.stems:
         return tuple(place for stem in layout.stems for place in song.parts.get(stem, ()))
@@ -240,11 +244,11 @@ def _label(place: Place) -> str:
     return f"{place.path.name}{stream}"
 
 
-def _listed(song: Song, selection: Selection) -> str:
+def _listed(song: ListedSong, selection: Selection) -> str:
     return f"{', '.join(selection.stems)}; found: {', '.join(song.parts) or 'nothing'}"
 
 
-def _check_known(selection: Selection, songs: Sequence[Song], root: Path) -> None:
+def _check_known(selection: Selection, songs: Sequence[ListedSong], root: Path) -> None:
     keys = [selection.key(stem) for stem in selection.stems]
     known = {*selection.layout.stems, *(name for song in songs for name in song.parts)}
     if known & _NOT_OTHER:

@@ -23,7 +23,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Song:
+class ListedSong:
     """A song as its folder or metadata describe it.
 
     Attributes:

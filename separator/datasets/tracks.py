@@ -20,17 +20,15 @@ import soundfile
 
 from separator.audio.reader import open_audio
 from separator.errors import AudioError, ConfigError
-from separator.words import nearest
+from separator.words import MIXTURE, nearest
 
 Signal = npt.NDArray[np.float32]
 Blocks = Generator[Signal, None, None]
 
-#: The mixture's name among the files of a track.
-MIXTURE = "mixture"
 _BLOCK_SAMPLES = 1 << 16
 
 
-class Source(Protocol):
+class AudioSource(Protocol):
     """Something that a stem, or a part of it, is read from."""
 
     @property
@@ -168,7 +166,7 @@ class Track:
     channels: int
     samples: int
     stems: tuple[str, ...]
-    files: Mapping[str, tuple[Source, ...]] = field(repr=False, hash=False)
+    files: Mapping[str, tuple[AudioSource, ...]] = field(repr=False, hash=False)
 
     @property
     def duration(self) -> float:
@@ -240,7 +238,7 @@ class Track:
             )
         return max(0, self.samples - start) if samples is None else samples
 
-    def _sources(self, stem: str) -> tuple[Source, ...]:
+    def _sources(self, stem: str) -> tuple[AudioSource, ...]:
         if stem not in self.files:
             known = ", ".join(self.files)
             raise ConfigError(

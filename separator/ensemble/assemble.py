@@ -71,7 +71,7 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
     """Put the model of a card together from runners of the networks behind it.
 
     Args:
-        tree: The card and its members, as `separator.zoo.members.resolve` returns them.
+        tree: The card and its members, as `separator.zoo.members.find_members` returns them.
         runners: Of each tree in `tree.networks`, by its card's name.
         settings: What is asked for, before what the cards say.
 

@@ -31,7 +31,8 @@ from separator.stream.blocks import in_step, track_statistics
 from separator.stream.model import Model, Statistics
 from separator.stream.progress import Monitor
 from separator.stream.spool import copies
-from separator.zoo.cards import MIXTURE, Ensemble
+from separator.words import MIXTURE
+from separator.zoo.cards import Ensemble
 
 _WIENER_FRAMES = 300  # of a segment in which sources stand still: 7 s at 44.1 kHz
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from separator.audio.formats import output_format
 from separator.audio.writer import AudioWriter
-from separator.evaluation.methods import Song
+from separator.evaluation.methods import LoadedSong
 from separator.evaluation.results import EXCERPTS, Target, safe_name
 from separator.evaluation.scoring import Pairing
 
@@ -22,7 +22,7 @@ _PEAK = 0.98
 
 
 def keep_worst(
-    song: Song, pairing: Pairing, targets: Sequence[Target], folder: Path
+    song: LoadedSong, pairing: Pairing, targets: Sequence[Target], folder: Path
 ) -> list[Target]:
     """Write reference and estimate around the frame of lowest SDR, for each stem.
 
@@ -58,7 +58,7 @@ def worst_frame(target: Target) -> int | None:
 
 
 def _write(
-    song: Song,
+    song: LoadedSong,
     stem: str,
     frame: int,
     signals: tuple[Tensor, Tensor],

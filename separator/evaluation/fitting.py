@@ -50,7 +50,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Song:
+class SongFiles:
     """Name the files of one song."""
 
     mixture: Path
@@ -68,14 +68,16 @@ class _Products:
         return usdr_of(torch.full_like(errors, self.energy), errors)
 
 
-def find_songs(folder: Path) -> list[Song]:
+def find_songs(folder: Path) -> list[SongFiles]:
     """Find all songs below a folder, sorted.
 
     Raises:
         ConfigError: There is none.
     """
     songs = [
-        Song(path, {stem.stem: stem for stem in sorted(path.parent.glob("*.wav")) if stem != path})
+        SongFiles(
+            path, {stem.stem: stem for stem in sorted(path.parent.glob("*.wav")) if stem != path}
+        )
         for path in sorted(folder.rglob("mixture.wav"))
     ]
     if not any(song.stems for song in songs):
@@ -87,7 +89,7 @@ def find_songs(folder: Path) -> list[Song]:
 
 
 def draft(
-    name: str, cards: Sequence[AnyCard], songs: Sequence[Song], stems: Sequence[str] = ()
+    name: str, cards: Sequence[AnyCard], songs: Sequence[SongFiles], stems: Sequence[str] = ()
 ) -> Ensemble:
     """Return the card of an ensemble whose weights aren't known yet.
 
@@ -136,8 +138,8 @@ def with_weights(card: Ensemble, fits: Sequence[Fit], songs: int) -> Ensemble:
 def fit(
     card: Ensemble,
     separators: Sequence[Separator],
-    songs: Sequence[Song],
-    on_song: Callable[[Song], None] | None = None,
+    songs: Sequence[SongFiles],
+    on_song: Callable[[SongFiles], None] | None = None,
 ) -> list[Fit]:
     """Fit the members' weights to songs.
 
@@ -186,7 +188,7 @@ def _fit(stem: str, songs: Sequence[_Products], givers: Sequence[Separator]) -> 
 
 
 def _error_products(
-    song: Song, card: Ensemble, separators: Sequence[Separator]
+    song: SongFiles, card: Ensemble, separators: Sequence[Separator]
 ) -> dict[str, _Products]:
     """Return what a song says of each of its stems; nothing where one is silent."""
     stems = [stem for stem in card.stems if stem in song.stems]
@@ -223,7 +225,7 @@ def _estimates(
     blocks: Iterator[Tensor],
     mixture: AudioReader,
     stems: Sequence[str],
-    song: Song,
+    song: SongFiles,
 ) -> Iterator[Tensor]:
     """Separate a song; yield `(stems, channels, time)`."""
     statistics = None
@@ -235,7 +237,7 @@ def _estimates(
         yield torch.stack([pieces[stem] for stem in stems])
 
 
-def _readers(song: Song, stems: Sequence[str], stack: ExitStack) -> list[AudioReader]:
+def _readers(song: SongFiles, stems: Sequence[str], stack: ExitStack) -> list[AudioReader]:
     """Open mixture and stems, which must be alike."""
     paths = [song.mixture, *(song.stems[stem] for stem in stems)]
     readers = [stack.enter_context(open_audio(path)) for path in paths]

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.fft import irfft, rfft
 
 from separator.evaluation.checks import check_mixture, check_pair
-from separator.spectral.hearing import FFT, INAUDIBLE, MIDDLE, RATE, TAPS, impulse_response
+from separator.spectral.hearing import FFT, INAUDIBLE, MIDDLE, RATE, TAPS, ear_response
 
 _EPS = 1e-8
 
 
-def log_wmse(
+def log_wmse_score(
     references: Tensor, estimates: Tensor, mixture: Tensor, sample_rate: int = 44100
 ) -> Tensor:
     """Return the log-WMSE: -4 ln(mean square of the weighted error + 1e-8), mean over channels.
@@ -68,7 +68,7 @@ def _mean_square(signal: Tensor, gate: Tensor | float) -> Tensor:
 def _weighted(signal: Tensor) -> Iterator[Tensor]:
     """Yield the filtered signal `(channels, time)` block by block: overlap-save."""
     length = signal.shape[-1]
-    response = rfft(impulse_response().to(signal.device), n=FFT)
+    response = rfft(ear_response().to(signal.device), n=FFT)
     advance = FFT - (TAPS - 1)
     before = TAPS - 1 - MIDDLE
     for start in range(0, length, advance):

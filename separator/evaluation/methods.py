@@ -25,19 +25,18 @@ from separator.errors import AudioError, ConfigError
 from separator.evaluation.memory import Usage, measured
 from separator.evaluation.oracles import ORACLES
 from separator.evaluation.results import Kind, safe_name
-from separator.words import nearest
+from separator.words import MIXTURE, nearest
 from separator.zoo.cards import AnyCard
-from separator.zoo.members import resolve
+from separator.zoo.members import find_members
 
 if TYPE_CHECKING:
     from separator.api import Separator
 
-MIXTURE = "mixture"
 _TEXTS = {"description", "licence", "note", "training_data", "source", "scores"}  # of a card
 
 
 @dataclass(frozen=True, eq=False)
-class Song:
+class LoadedSong:
     """A track in memory.
 
     Attributes:
@@ -85,7 +84,7 @@ class Method(Protocol):
     def identity(self, track: str, split: str) -> object:
         """Return plain data that changes with everything that decides the estimates."""
 
-    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+    def estimate(self, song: LoadedSong, cancel: threading.Event | None = None) -> Estimates:
         """Return the estimates.
 
         Raises:
@@ -94,7 +93,7 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
-class Oracle:
+class OracleMethod:
     """Know the true stems: an upper bound of a kind of model, or the mixture, a lower one.
 
     `oracle` is a key of `separator.evaluation.oracles.ORACLES`.
@@ -116,14 +115,14 @@ class Oracle:
         """As in `Method`."""
         return ORACLES[self.oracle].definition
 
-    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+    def estimate(self, song: LoadedSong, cancel: threading.Event | None = None) -> Estimates:
         """As in `Method`."""
         estimates = ORACLES[self.oracle](song.mixture, song.references)
         return Estimates(dict(zip(song.stems, estimates, strict=True)))
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelMethod:
     """Separate with a model or an ensemble.
 
     Attributes:
@@ -143,7 +142,7 @@ class Model:
     @property
     def cards(self) -> list[AnyCard]:
         """The card, and those of the models below an ensemble."""
-        return [self.card, *resolve(self.card).models]
+        return [self.card, *find_members(self.card).models]
 
     @cached_property
     def separator(self) -> Separator:
@@ -158,7 +157,7 @@ class Model:
         offline = {"offline"}
         return [dumps, {k: v for k, v in sorted(self.settings.items()) if k not in offline}]
 
-    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+    def estimate(self, song: LoadedSong, cancel: threading.Event | None = None) -> Estimates:
         """As in `Method`; memory counts the weights too."""
         separator = self.separator
         with measured(separator.device) as usage:
@@ -170,7 +169,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderMethod:
     """Read estimates that are there already, from this or any other program.
 
     Looked for are, in this order and with any extension of audio, SPLIT/TRACK/STEM, TRACK/STEM
@@ -193,7 +192,7 @@ class Folder:
         status = ((stem, path, path.stat()) for stem, path in sorted(files.items()))
         return [[stem, str(path), stat.st_size, stat.st_mtime_ns] for stem, path, stat in status]
 
-    def estimate(self, song: Song, cancel: threading.Event | None = None) -> Estimates:
+    def estimate(self, song: LoadedSong, cancel: threading.Event | None = None) -> Estimates:
         """As in `Method`."""
         files = find_stems(self.folder, song.name, song.split)
         missing = [stem for stem in self.stems if stem not in files]
@@ -236,7 +235,7 @@ def _by_stem(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return found
 
 
-def open_folder(folder: Path, name: str, tracks: Sequence[str], split: str) -> Folder:
+def open_folder(folder: Path, name: str, tracks: Sequence[str], split: str) -> FolderMethod:
     """Prepare a folder of estimates: stems that half of the tracks have are expected of all.
 
     Raises:
@@ -250,16 +249,18 @@ def open_folder(folder: Path, name: str, tracks: Sequence[str], split: str) -> F
             f"like '{example}'."
         )
     counts = Counter(stem for stems in found for stem in stems)
-    return Folder(folder, name, tuple(s for s in sorted(counts) if 2 * counts[s] >= len(found)))
+    return FolderMethod(
+        folder, name, tuple(s for s in sorted(counts) if 2 * counts[s] >= len(found))
+    )
 
 
-def choose_oracles(names: Sequence[str]) -> tuple[Oracle, ...]:
+def choose_oracles(names: Sequence[str]) -> tuple[OracleMethod, ...]:
     """Return oracles by key, by the beginning of keys ("irm"), or all of them for "all".
 
     Raises:
         ConfigError: There is no such oracle.
     """
-    chosen: dict[str, Oracle] = {}
+    chosen: dict[str, OracleMethod] = {}
     for name in names:
         found = [key for key in ORACLES if key.startswith("" if name == "all" else name)]
         if not found:
@@ -267,11 +268,11 @@ def choose_oracles(names: Sequence[str]) -> tuple[Oracle, ...]:
                 f"Unknown oracle '{name}'; allowed: {', '.join(ORACLES)}, all."
                 f"{nearest(name, ORACLES)}"
             )
-        chosen |= {key: Oracle(key) for key in found}
+        chosen |= {key: OracleMethod(key) for key in found}
     return tuple(chosen.values())
 
 
-def fingerprint(*parts: object) -> str:
+def digest(*parts: object) -> str:
     """Return a short text that is the same for the same plain data alone."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -281,7 +282,7 @@ def _audio(folder: Path) -> list[Path]:
     return audio_in(folder) if folder.is_dir() else []
 
 
-def _read(path: Path, song: Song) -> Tensor:
+def _read(path: Path, song: LoadedSong) -> Tensor:
     """Read an estimate that fits the song in rate, channels and length."""
     with open_audio(path) as reader:
         audio = torch.cat([torch.from_numpy(block) for block in reader], dim=-1)

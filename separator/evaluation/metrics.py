@@ -20,13 +20,13 @@ from torch import Tensor
 from separator.evaluation.bss_eval import BSSEval, bss_eval
 from separator.evaluation.checks import check_mixture, check_pair, silent
 from separator.evaluation.embeddings import Embedding, embedding_distance
-from separator.evaluation.log_wmse import log_wmse
+from separator.evaluation.log_wmse import log_wmse_score
 from separator.evaluation.ratios import frame_median, sdr_improvement, si_sdr, usdr
 from separator.evaluation.spectral import (
     BleedlessFullness,
     bleedless_fullness,
     l1_freq,
-    multi_resolution_stft,
+    mr_stft,
 )
 
 #: What measures frames: `bss_eval`, or another implementation of it with the same arguments.
@@ -163,7 +163,7 @@ METRICS: dict[str, Metric] = {
     ),
     "log_wmse": Metric(
         "log-WMSE",
-        lambda c: log_wmse(c.references, c.estimates, c.mixture, c.sample_rate),
+        lambda c: log_wmse_score(c.references, c.estimates, c.mixture, c.sample_rate),
         "",
         True,
         "-4 ln of the error's power as heard, relative to the mixture's; scores silence too",
@@ -177,7 +177,7 @@ METRICS: dict[str, Metric] = {
     ),
     "mr_stft": Metric(
         "MR-STFT",
-        lambda c: multi_resolution_stft(c.references, c.estimates),
+        lambda c: mr_stft(c.references, c.estimates),
         "",
         False,
         "spectral convergence + mean log difference of magnitudes, 5 resolutions",

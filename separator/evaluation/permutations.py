@@ -11,7 +11,7 @@ from separator.evaluation.ratios import si_sdr
 _LIMIT_DB = 300.0  # beyond which scores count as equal: they may be infinite
 
 
-def best_order(
+def best_permutation(
     references: Tensor,
     estimates: Tensor,
     score: Callable[[Tensor, Tensor], Tensor] = si_sdr,

@@ -25,15 +25,15 @@ from torch import Tensor
 
 from separator.errors import AudioError, ConfigError
 from separator.evaluation.bss_eval import BSSEval, bss_eval
-from separator.evaluation.methods import Song
+from separator.evaluation.methods import LoadedSong
 from separator.evaluation.metrics import METRICS, Comparison, Engine, Metric
-from separator.evaluation.permutations import best_order
+from separator.evaluation.permutations import best_permutation
 from separator.evaluation.results import FRAME_METRICS, Target
 from separator.words import nearest
 
 ACCOMPANIMENT = "accompaniment"
 _SYNONYMS = ("accompaniment", "instrumental", "instrum", "inst", "no_vocals", "karaoke")
-REST = "rest"
+REMAINDER = "rest"
 _VOCALS, _OTHER = "vocals", "other"
 
 #: Metrics that come from BSSEval's frames: averaged over tracks by the median, as in museval.
@@ -50,7 +50,7 @@ class Pairing:
     estimates: Tensor
 
 
-def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -> Pairing:
+def pair(song: LoadedSong, estimates: Mapping[str, Tensor], *, ordered: bool = True) -> Pairing:
     """Find the reference of each estimate, as the table above says.
 
     Args:
@@ -81,7 +81,7 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
     found = [estimates[name] for name in chosen]
     rest = {name: audio for name, audio in references.items() if name not in chosen}
     if rest:
-        several = ACCOMPANIMENT if chosen == [_VOCALS] else REST
+        several = ACCOMPANIMENT if chosen == [_VOCALS] else REMAINDER
         chosen.append(several if len(rest) > 1 else next(iter(rest)))
         true.append(torch.stack(list(rest.values())).sum(0))
         found.append(song.mixture - torch.stack(found).sum(0))
@@ -89,7 +89,7 @@ def pair(song: Song, estimates: Mapping[str, Tensor], *, ordered: bool = True) -
 
 
 def score(
-    song: Song,
+    song: LoadedSong,
     pairing: Pairing,
     metrics: Sequence[str],
     engine: Engine,
@@ -190,7 +190,7 @@ def _rename_accompaniment(estimates: dict[str, Tensor], references: Mapping[str,
 
 
 def _check_names(
-    song: Song, references: Mapping[str, Tensor], estimates: Mapping[str, Tensor]
+    song: LoadedSong, references: Mapping[str, Tensor], estimates: Mapping[str, Tensor]
 ) -> None:
     """Refuse an unknown name where a known one is missing: probably they mean the same."""
     known = {*song.stems, *references}
@@ -204,14 +204,14 @@ def _check_names(
         )
 
 
-def _pair_by_likeness(song: Song, estimates: Mapping[str, Tensor]) -> Pairing:
+def _pair_by_likeness(song: LoadedSong, estimates: Mapping[str, Tensor]) -> Pairing:
     if len(estimates) != len(song.stems):
         raise AudioError(
             f"There are {len(estimates)} estimates ({', '.join(estimates)}), but '{song.name}' has "
             f"{len(song.stems)} stems ({', '.join(song.stems)}); both must be as many."
         )
     found = torch.stack(list(estimates.values()))
-    order = best_order(song.references, found)
+    order = best_permutation(song.references, found)
     return Pairing(song.stems, song.references, found[list(order)])
 
 

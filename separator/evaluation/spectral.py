@@ -73,7 +73,7 @@ def l1_freq(references: Tensor, estimates: Tensor) -> Tensor:
     return without_silent(100 / (1 + 10 * distances), references)
 
 
-def multi_resolution_stft(references: Tensor, estimates: Tensor) -> Tensor:
+def mr_stft(references: Tensor, estimates: Tensor) -> Tensor:
     """Return the multi-resolution STFT distance: 0 for a perfect estimate.
 
         mean over n_fft of  norm(|S| - |E|) / norm(|S|)  +  mean abs(log |S| - log |E|)

@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     tracks: int
 
 
-class Comparison(NamedTuple):
+class PairedTest(NamedTuple):
     """Compare two methods on the same tracks.
 
     Attributes:
@@ -97,14 +97,14 @@ def bootstrap(
     return Interval(average(known, kind), low, high, known.size)
 
 
-def compare(
+def compare_pairs(
     first: Sequence[float],
     second: Sequence[float],
     kind: Average,
     *,
     better: Literal["higher", "lower"] = "higher",
     seed: int = 0,
-) -> Comparison:
+) -> PairedTest:
     """Compare the scores of two methods on the same tracks, in the same order.
 
     Tracks that lack one of the two scores are left out. Without any track left both p-values are
@@ -115,7 +115,7 @@ def compare(
     """
     differences = _known(np.asarray(first, float) - np.asarray(second, float))
     gains = differences if better == "higher" else -differences
-    return Comparison(
+    return PairedTest(
         bootstrap(differences, kind, seed=seed),
         int((gains > 0).sum()),
         int((gains < 0).sum()),

@@ -29,14 +29,14 @@ from separator.evaluation.results import (
     safe_name,
     save_text,
 )
-from separator.evaluation.scoring import ACCOMPANIMENT, FRAME_BASED, REST
+from separator.evaluation.scoring import ACCOMPANIMENT, FRAME_BASED, REMAINDER
 from separator.evaluation.statistics import (
     Average,
-    Comparison,
     Interval,
+    PairedTest,
     average,
     bootstrap,
-    compare,
+    compare_pairs,
     holm,
 )
 from separator.files import whole_file
@@ -69,7 +69,7 @@ class Row:
     second: str
     stem: str
     metric: str
-    comparison: Comparison
+    comparison: PairedTest
     p_holm: float
 
 
@@ -93,7 +93,7 @@ class Summary:
     def stems(self) -> tuple[str, ...]:
         """All that were scored; those that a method left out come last."""
         names = dict.fromkeys(target.name for r in self.results for target in r.targets)
-        return tuple(sorted(names, key=lambda name: name in (ACCOMPANIMENT, REST)))
+        return tuple(sorted(names, key=lambda name: name in (ACCOMPANIMENT, REMAINDER)))
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class Summary:
     def value(self, method: str, stem: str, metric: str) -> float:
         """Return the average over tracks, for `ALL` the mean over the stems of the data set."""
         if stem == ALL:
-            own = [name for name in self.stems if name not in (ACCOMPANIMENT, REST)]
+            own = [name for name in self.stems if name not in (ACCOMPANIMENT, REMAINDER)]
             return plain.fmean([self.value(method, name, metric) for name in own or self.stems])
         return average(self.scores(method, stem, metric), average_of(metric))
 
@@ -175,7 +175,7 @@ class Summary:
         found = []
         for first, second, stem in pairs:
             own, other = (self.scores(name, stem, metric) for name in (first, second))
-            comparison = compare(own, other, average_of(metric), better=better)
+            comparison = compare_pairs(own, other, average_of(metric), better=better)
             if comparison.difference.tracks:
                 found.append((first, second, stem, comparison))
         corrected = holm([comparison.wilcoxon for *_, comparison in found])

@@ -14,7 +14,7 @@ INAUDIBLE = 10 ** (-68 / 20)  # of the mixture's RMS
 
 
 @lru_cache(maxsize=1)
-def impulse_response() -> Tensor:
+def ear_response() -> Tensor:
     """Return the zero-phase weighting filter, `(4000,)` with its middle at 1999.
 
     It samples the magnitude of four filters in a row. Like the original it does so at multiples

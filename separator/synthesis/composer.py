@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from numpy.random import Generator
 
 from separator.synthesis.score import (
     CRASH,
@@ -18,9 +19,9 @@ from separator.synthesis.score import (
     LOW_TOM,
     MID_TOM,
     SNARE,
+    Composition,
     Note,
-    Part,
-    Song,
+    PlayerPart,
 )
 from separator.synthesis.styles import (
     BASS_FIGURES,
@@ -34,7 +35,6 @@ from separator.synthesis.styles import (
 )
 
 BEATS = 4  # in a bar
-Generator = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Sketch:
         return Note(start + late, max(end - start, 0.04), pitch, loud)
 
 
-def compose(seed: int, duration: float, style: str | None = None) -> Song:
+def compose(seed: int, duration: float, style: str | None = None) -> Composition:
     """Write a song of at least one section and about `duration` seconds; `seed` decides everything.
 
     >>> compose(3, 20.0) == compose(3, 20.0)
@@ -99,32 +99,32 @@ def compose(seed: int, duration: float, style: str | None = None) -> Song:
     sketch.bars = _form(sketch, duration)
     sections = sketch.bars[-1].section + 1
     parts = [
-        Part("drums", "drums", _play(sketch, _drums(sketch), _presence(rng, sections, 0.88))),
-        Part("bass", "bass", _play(sketch, _bass(sketch), _presence(rng, sections, 0.88))),
+        PlayerPart("drums", "drums", _play(sketch, _drums(sketch), _presence(rng, sections, 0.88))),
+        PlayerPart("bass", "bass", _play(sketch, _bass(sketch), _presence(rng, sections, 0.88))),
     ]
     players = [_chords, _chords, _arpeggio, _riff]
     for i in range(int(rng.integers(1, 5))):
         player = _chords if i == 0 else players[int(rng.integers(len(players)))]
         role = player.__name__.strip("_")
         presence = _presence(rng, sections, 0.9 if i == 0 else 0.6)
-        parts.append(Part("other", role, _play(sketch, player(sketch), presence)))
+        parts.append(PlayerPart("other", role, _play(sketch, player(sketch), presence)))
     sung = _presence(rng, sections, 0.75)
     if sketch.style.rap and rng.random() < sketch.style.rap:
-        parts.append(Part("vocals", "rap", _play(sketch, _rap(sketch), sung)))
+        parts.append(PlayerPart("vocals", "rap", _play(sketch, _rap(sketch), sung)))
     else:
-        parts.append(Part("vocals", "melody", _play(sketch, _melody(sketch, 57, 74), sung)))
+        parts.append(PlayerPart("vocals", "melody", _play(sketch, _melody(sketch, 57, 74), sung)))
     if rng.random() < 0.5:
         solo = {section for section in range(sections) if section not in sung}
-        parts.append(Part("other", "lead", _play(sketch, _melody(sketch, 60, 82), solo)))
+        parts.append(PlayerPart("other", "lead", _play(sketch, _melody(sketch, 60, 82), solo)))
     if rng.random() < 0.35:
         presence = _presence(rng, sections, 0.4) & sung
-        parts.append(Part("vocals", "backing", _play(sketch, _backing(sketch), presence)))
-    return Song(style or name, sketch.tempo, duration, _within(parts, duration))
+        parts.append(PlayerPart("vocals", "backing", _play(sketch, _backing(sketch), presence)))
+    return Composition(style or name, sketch.tempo, duration, _within(parts, duration))
 
 
-def _within(parts: list[Part], duration: float) -> tuple[Part, ...]:
+def _within(parts: list[PlayerPart], duration: float) -> tuple[PlayerPart, ...]:
     kept = [(p, tuple(n for n in p.notes if n.start < duration - 0.05)) for p in parts]
-    return tuple(Part(part.stem, part.role, notes) for part, notes in kept if notes)
+    return tuple(PlayerPart(part.stem, part.role, notes) for part, notes in kept if notes)
 
 
 def _sketch(rng: Generator, style: Style) -> Sketch:

@@ -7,6 +7,7 @@ acoustic, electronic and 808-like kits are regions of the same parameters.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
 
 from separator.synthesis.oscillators import SAMPLE_RATE, Audio, filtered, modes, noise, samples
 from separator.synthesis.score import (
@@ -30,7 +31,6 @@ from separator.synthesis.score import (
     Note,
 )
 
-Generator = np.random.Generator
 Drum = Callable[[Generator], Audio]
 VARIATIONS = 3
 

@@ -9,12 +9,11 @@ winds, brass and bowed strings.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
 
 from separator.synthesis.oscillators import SAMPLE_RATE, Audio, Envelope
 from separator.synthesis.score import Note, frequency
 from separator.synthesis.tones import Instrument, Modulated, Struck, Wavetable
-
-Generator = np.random.Generator
 
 
 def _plucked_string(rng: Generator) -> Instrument:
@@ -285,15 +284,15 @@ def _body(
     return tuple((float(c), rng.uniform(0.5, 4.0), rng.uniform(0.05, 0.3)) for c in centres)
 
 
-Family = Callable[[Generator], Instrument]
+InstrumentFamily = Callable[[Generator], Instrument]
 
-BASSES: dict[str, Family] = {
+BASSES: dict[str, InstrumentFamily] = {
     "sub": _sub_bass,
     "synth": _synth_bass,
     "plucked": _plucked_bass,
     "modulated": _modulated_bass,
 }
-SHORT: dict[str, Family] = {
+SHORT: dict[str, InstrumentFamily] = {
     "string": _plucked_string,
     "piano": _piano,
     "guitar": _distorted_guitar,
@@ -304,7 +303,7 @@ SHORT: dict[str, Family] = {
     "metallic": _metallic,
     "brass": _brass,
 }
-LONG: dict[str, Family] = {
+LONG: dict[str, InstrumentFamily] = {
     "pad": _pad,
     "strings": _strings,
     "organ": _organ,
@@ -313,7 +312,7 @@ LONG: dict[str, Family] = {
     "piano": _piano,
     "electric piano": _electric_piano,
 }
-LEADS: dict[str, Family] = {
+LEADS: dict[str, InstrumentFamily] = {
     "reed": _reed,
     "flute": _flute,
     "brass": _brass,
@@ -323,7 +322,13 @@ LEADS: dict[str, Family] = {
     "bars": _bars,
     "string": _plucked_string,
 }
-FAMILIES = {"bass": BASSES, "chords": SHORT | LONG, "arpeggio": SHORT, "riff": SHORT, "lead": LEADS}
+INSTRUMENTS = {
+    "bass": BASSES,
+    "chords": SHORT | LONG,
+    "arpeggio": SHORT,
+    "riff": SHORT,
+    "lead": LEADS,
+}
 # Families that training may keep for the held-out songs alone.
 HELD_OUT = {"metallic", "bars", "reed", "organ", "modulated"}
 
@@ -333,10 +338,10 @@ def draw_instrument(role: str, rng: Generator, timbres: str = "any") -> Instrume
 
     `timbres` chooses among the families: "train", "heldout" (disjoint from it) or "any".
     """
-    names = sorted(FAMILIES[role])
+    names = sorted(INSTRUMENTS[role])
     if timbres != "any":
         names = [name for name in names if (name in HELD_OUT) == (timbres == "heldout")]
-    return FAMILIES[role][names[int(rng.integers(len(names)))]](rng)
+    return INSTRUMENTS[role][names[int(rng.integers(len(names)))]](rng)
 
 
 def play(instrument: Instrument, notes: tuple[Note, ...], length: int, rng: Generator) -> Audio:

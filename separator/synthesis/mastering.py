@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from scipy import signal
 
-from separator.synthesis.effects import bell, bus_gain, linear, loudness, shelf
+from separator.synthesis.desk import bell, bus_gain, linear, loudness, shelf
 from separator.synthesis.oscillators import SAMPLE_RATE, Audio
 
-Generator = np.random.Generator
 LOUDEST = 0.98  # sample value that no stem exceeds
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def run(command: Sequence[str], seconds: float, folder: Path | None = None) -> None:
+def run_program(command: Sequence[str], seconds: float, folder: Path | None = None) -> None:
     """Run a program, in `folder`, in a session of its own: Ctrl-C is for who waits for it.
 
     Raises:

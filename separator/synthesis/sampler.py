@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.random import Generator
 from scipy import signal
 
 from separator.synthesis.oscillators import SAMPLE_RATE, Audio, filtered
 from separator.synthesis.score import Note
 
-Generator = np.random.Generator
 FADE = 220  # samples, at both ends of whatever is cut
 QUIET = 0.003  # of the peak: what a recording's ends are trimmed to
 

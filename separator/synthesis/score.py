@@ -24,7 +24,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlayerPart:
     """The notes of one player; `role` says what they are: drums, bass, chords, riff, melody..."""
 
     stem: str
@@ -33,13 +33,13 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Song:
+class Composition:
     """A composed song: tempo in beats a minute, duration in seconds, one part per player."""
 
     style: str
     tempo: float
     duration: float
-    parts: tuple[Part, ...]
+    parts: tuple[PlayerPart, ...]
 
 
 def frequency(pitch: float) -> float:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 
-from separator.synthesis import effects
+from separator.synthesis import desk
 from separator.synthesis.composer import compose
 from separator.synthesis.drums import DrumKit
 from separator.synthesis.instruments import draw_instrument, play
 from separator.synthesis.oscillators import SAMPLE_RATE, Audio, filtered
-from separator.synthesis.score import Part, Song
+from separator.synthesis.score import Composition, PlayerPart
 from separator.synthesis.soundfont import (
     DRUM_KITS,
     PROGRAMS,
@@ -23,7 +24,6 @@ from separator.synthesis.speech import installed_voices, spoken_tract
 from separator.synthesis.voice import Singer, sing, sung_vowels
 
 STEMS = ("drums", "bass", "other", "vocals")
-Generator = np.random.Generator
 
 # Usual level of each stem in dB and how far songs stray from it.
 LEVELS: Mapping[str, tuple[float, float]] = {
@@ -64,7 +64,7 @@ def render_song(
     song = compose(seed, duration, style)
     rng = np.random.default_rng([seed, 1])
     length = int(duration * SAMPLE_RATE)
-    room = effects.impulse_response(rng, float(rng.uniform(0.3, 2.2)))
+    room = desk.room_response(rng, float(rng.uniform(0.3, 2.2)))
     stems = {stem: _stem(song, stem, length, palette, room, rng) for stem in STEMS}
     return _mastered(stems, rng)
 
@@ -72,10 +72,10 @@ def render_song(
 def _mastered(stems: dict[str, Audio], rng: Generator) -> dict[str, Audio]:
     """Apply the bus to all stems alike."""
     mixture = np.sum(list(stems.values()), axis=0)
-    threshold = effects.loudness(mixture) + rng.uniform(-2.0, 6.0)
-    lift = effects.linear(rng.uniform(0.0, 5.0))
+    threshold = desk.loudness(mixture) + rng.uniform(-2.0, 6.0)
+    lift = desk.linear(rng.uniform(0.0, 5.0))
     ratio, ceiling = float(rng.uniform(1.2, 3.0)), float(rng.uniform(0.6, 0.97))
-    gain = lift * effects.bus_gain(lift * mixture, threshold, ratio, ceiling)
+    gain = lift * desk.bus_gain(lift * mixture, threshold, ratio, ceiling)
     stems = {stem: audio * gain for stem, audio in stems.items()}
     peak = max(float(np.abs(audio).max()) for audio in stems.values())
     return {
@@ -84,29 +84,31 @@ def _mastered(stems: dict[str, Audio], rng: Generator) -> dict[str, Audio]:
 
 
 def _stem(
-    song: Song, stem: str, length: int, palette: Palette, room: Audio, rng: Generator
+    song: Composition, stem: str, length: int, palette: Palette, room: Audio, rng: Generator
 ) -> Audio:
     parts = [part for part in song.parts if part.stem == stem]
     if not parts:
         return np.zeros((2, length), dtype=np.float32)
     render = {"drums": _drums, "vocals": _vocals}.get(stem, _tuned)
     audio = render(song, parts, length, palette, rng)
-    audio = effects.equalize(audio, rng, 5.0)
+    audio = desk.equalized(audio, rng, 5.0)
     audio = filtered(audio, "highpass", 25.0)
-    level = effects.loudness(audio)
+    level = desk.loudness(audio)
     if rng.random() < 0.6:
-        audio = effects.compress(audio, level + rng.uniform(-6, 4), float(rng.uniform(1.5, 5)))
+        audio = desk.compressed(audio, level + rng.uniform(-6, 4), float(rng.uniform(1.5, 5)))
     if rng.random() < 0.25:
-        audio = effects.saturate(audio * effects.linear(-level - 12.0), float(rng.uniform(0, 10)))
+        audio = desk.saturate(audio * desk.linear(-level - 12.0), float(rng.uniform(0, 10)))
     if stem != "bass":
         wet = {"drums": 0.25, "other": 0.5, "vocals": 0.6}[stem]
-        audio = effects.reverberate(audio, room, float(rng.uniform(0.0, wet)))
+        audio = desk.reverberated(audio, room, float(rng.uniform(0.0, wet)))
     usual, spread = LEVELS[stem]
     target = usual + float(np.clip(rng.normal(0.0, spread), -6.0, 6.0))
-    return audio * effects.linear(target - effects.loudness(audio))
+    return audio * desk.linear(target - desk.loudness(audio))
 
 
-def _drums(song: Song, parts: list[Part], length: int, palette: Palette, rng: Generator) -> Audio:
+def _drums(
+    song: Composition, parts: list[PlayerPart], length: int, palette: Palette, rng: Generator
+) -> Audio:
     notes = parts[0].notes
     sampled = bool(palette.fonts) and rng.random() < 0.5
     out = np.zeros((2, length), dtype=np.float32)
@@ -116,10 +118,12 @@ def _drums(song: Song, parts: list[Part], length: int, palette: Palette, rng: Ge
         out += _levelled(play_soundfont(font, [kit], length))
     if not sampled or rng.random() < 0.2:
         out += _levelled(DrumKit(rng).play(notes, length, rng))
-    return effects.place(out, 0.0, float(rng.uniform(0.3, 1.2)))
+    return desk.place(out, 0.0, float(rng.uniform(0.3, 1.2)))
 
 
-def _tuned(song: Song, parts: list[Part], length: int, palette: Palette, rng: Generator) -> Audio:
+def _tuned(
+    song: Composition, parts: list[PlayerPart], length: int, palette: Palette, rng: Generator
+) -> Audio:
     """Render bass or accompaniment, each part by an instrument of its own."""
     out = np.zeros((2, length), dtype=np.float32)
     for part in parts:
@@ -133,24 +137,24 @@ def _tuned(song: Song, parts: list[Part], length: int, palette: Palette, rng: Ge
         low = part.role == "bass"
         audio = _treated(_levelled(audio), song.tempo, rng, chance=0.1 if low else 0.3)
         pan = 0.0 if low else float(np.clip(rng.normal(0.0, 0.35), -0.9, 0.9))
-        audio = effects.place(audio, pan, float(rng.uniform(0.0, 0.3 if low else 1.2)))
-        out += audio * effects.linear(rng.uniform(-6.0, 3.0))
+        audio = desk.place(audio, pan, float(rng.uniform(0.0, 0.3 if low else 1.2)))
+        out += audio * desk.linear(rng.uniform(-6.0, 3.0))
     return out
 
 
 def _treated(audio: Audio, tempo: float, rng: Generator, chance: float) -> Audio:
     if rng.random() < chance:
         depth, rate = rng.uniform(0.0005, 0.004), rng.uniform(0.2, 2.0)
-        audio = effects.chorus(audio, float(depth), float(rate), float(rng.uniform(0.2, 0.8)))
+        audio = desk.chorus(audio, float(depth), float(rate), float(rng.uniform(0.2, 0.8)))
     if rng.random() < chance:
         beats = float(rng.choice((0.5, 0.75, 1.0)))
-        audio = effects.echo(
-            audio, beats * 60.0 / tempo, rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.4)
-        )
+        audio = desk.echo(audio, beats * 60.0 / tempo, rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.4))
     return audio
 
 
-def _vocals(song: Song, parts: list[Part], length: int, palette: Palette, rng: Generator) -> Audio:
+def _vocals(
+    song: Composition, parts: list[PlayerPart], length: int, palette: Palette, rng: Generator
+) -> Audio:
     """Render a singer or rapper, perhaps doubled, and a choir where the song has one."""
     out = np.zeros((2, length), dtype=np.float32)
     for part in parts:
@@ -169,10 +173,10 @@ def _vocals(song: Song, parts: list[Part], length: int, palette: Palette, rng: G
                 tract = sung_vowels(singer, notes, length, np.random.default_rng(len(notes)))
             sound = _levelled(np.stack([sing(singer, notes, tract, length, rng)] * 2))
             pan = float(rng.uniform(-0.7, 0.7)) if choir or number else 0.0
-            out += effects.place(sound, pan, 1.0) * effects.linear(-9.0 if choir or number else 0.0)
+            out += desk.place(sound, pan, 1.0) * desk.linear(-9.0 if choir or number else 0.0)
     return _treated(out, song.tempo, rng, chance=0.2)
 
 
 def _levelled(audio: Audio) -> Audio:
     """Bring a part to -20 dB."""
-    return audio * effects.linear(-20.0 - effects.loudness(audio))
+    return audio * desk.linear(-20.0 - desk.loudness(audio))

@@ -126,7 +126,7 @@ def _played(command: list[str], channels: list[Channel], length: int) -> Audio:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "song.mid").write_bytes(midi_file(channels))
         try:
-            programs.run(command, 120.0, Path(folder))
+            programs.run_program(command, 120.0, Path(folder))
             audio, _ = soundfile.read(Path(folder, "song.wav"), dtype="float32", always_2d=True)
         except (OSError, subprocess.SubprocessError) as error:
             raise AudioError(

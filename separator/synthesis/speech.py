@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.random import Generator
 from scipy import fft
 from scipy.signal import resample_poly
 
@@ -21,7 +22,6 @@ from separator.synthesis.oscillators import SAMPLE_RATE, Audio
 from separator.synthesis.score import Note
 from separator.synthesis.voice import FREQUENCIES, HOP, N_FFT, Tract, phrases
 
-Generator = np.random.Generator
 WORDS = """
 love baby night day heart away tonight never always time mind fire river golden morning light dream
 dancing falling running home alone stone street city summer winter rain shine over under believe
@@ -66,7 +66,7 @@ def speak(text: str, voice: str) -> Audio:
         out = Path(folder, "speech.wav")
         command = ["espeak-ng", "-v", voice, "-s", "130", "-w", str(out), text]
         try:
-            programs.run(command, 30.0)
+            programs.run_program(command, 30.0)
         except (OSError, subprocess.SubprocessError) as error:
             raise AudioError(f"espeak-ng could not speak with voice {voice}: {error}.") from error
         audio, rate = soundfile.read(out, dtype="float32")

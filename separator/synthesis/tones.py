@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.random import Generator
 
 from separator.synthesis.oscillators import (
     SAMPLE_RATE,
@@ -25,7 +26,6 @@ from separator.synthesis.oscillators import (
     samples,
 )
 
-Generator = np.random.Generator
 FM_TOP_HZ = 16000.0
 
 

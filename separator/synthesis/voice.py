@@ -12,6 +12,7 @@ Peterson and Barney (1952).
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.random import Generator
 from scipy import fft
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import lfilter
@@ -26,7 +27,6 @@ from separator.synthesis.oscillators import (
 )
 from separator.synthesis.score import Note
 
-Generator = np.random.Generator
 N_FFT, HOP = 1024, 256
 FREQUENCIES = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
 

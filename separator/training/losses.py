@@ -22,7 +22,7 @@ from separator.schema import FROM_LIST, Count, Positive, Strict
 from separator.training.spectral_losses import (
     WINDOWS,
     Norm,
-    Part,
+    SpectrumPart,
     binary_mask_cross_entropy,
     l1_snr_time_and_frequency,
     log_wmse,
@@ -148,7 +148,7 @@ class Spectral(Term):
     """Choose a distance of spectrograms, see `spectral`."""
 
     norm: Norm = "l1"
-    part: Part = "complex"
+    part: SpectrumPart = "complex"
     n_fft: Count = 2048
     hop_length: Count = 512
 

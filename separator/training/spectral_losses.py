@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from separator.spectral.hearing import INAUDIBLE, MIDDLE, impulse_response
+from separator.spectral.hearing import INAUDIBLE, MIDDLE, ear_response
 from separator.training.data.effects import resample
 from separator.training.moduli import mean_modulus
 
 Norm = Literal["l1", "mse", "rmse"]
-Part = Literal["complex", "magnitude"]
+SpectrumPart = Literal["complex", "magnitude"]
 
 SILENT = 1e-10  # an RMS amplitude that nobody hears
 WINDOWS = (4096, 2048, 1024, 512, 256)  # samples, BS-RoFormer's
@@ -53,7 +53,7 @@ def spectral(
     target: Tensor,
     *,
     norm: Norm = "l1",
-    part: Part = "complex",
+    part: SpectrumPart = "complex",
     n_fft: int = 2048,
     hop_length: int = 512,
 ) -> Tensor:
@@ -157,7 +157,7 @@ def _audible(signal: Tensor, sample_rate: int) -> Tensor:
     with torch.autocast(signal.device.type, enabled=False):
         flat = signal if signal.dtype == torch.float64 else signal.float()
         flat = resample(flat, sample_rate / 44100)
-        taps = impulse_response().to(flat)
+        taps = ear_response().to(flat)
         size = next_fast_len(flat.shape[-1] + len(taps), real=True)
         spectrum = torch.fft.rfft(flat, size) * torch.fft.rfft(taps, size)
         filtered: Tensor = torch.fft.irfft(spectrum, size)

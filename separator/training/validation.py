@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from separator.datasets import LoadedAudio, Problem, Track, open_dataset
-from separator.datasets.tracks import MIXTURE
 from separator.errors import ConfigError
 from separator.stream.inference import Plan, separate_stream
 from separator.stream.progress import Monitor
 from separator.synthesis import SAMPLE_RATE, Palette, render_song
 from separator.training.recipe import Generated, Recipe
 from separator.usdr import RunningUSDR
+from separator.words import MIXTURE
 
 
 def validation_tracks(

@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from separator.errors import ConfigError
-from separator.web.settings import Settings
+from separator.web.settings import AppSettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -88,13 +88,13 @@ class Server:
         ConfigError: The address can't be listened on.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: AppSettings | None = None) -> None:
         import uvicorn
 
         from separator.web.service import Service
 
-        self._socket = _listen(settings or Settings())
-        self.service = Service(settings or Settings())
+        self._socket = _listen(settings or AppSettings())
+        self.service = Service(settings or AppSettings())
         self.app = build_app(self.service)
         self._server = uvicorn.Server(
             uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2)
@@ -130,7 +130,7 @@ class Server:
         self.close()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: AppSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -12,8 +12,8 @@ from separator.errors import ModelError
 from separator.resources import DEFAULT_MODEL, card_folders
 from separator.words import megabytes, nearest
 from separator.zoo.cards import AnyCard, Card
-from separator.zoo.describe import best_score, is_here, models_of, place, size_of
-from separator.zoo.downloads import Progress
+from separator.zoo.describe import best_score, is_here, models_of, place_of, size_of
+from separator.zoo.downloads import ByteProgress
 from separator.zoo.members import usable_cards
 from separator.zoo.removing import remove
 from separator.zoo.weights import download, is_offline
@@ -80,7 +80,7 @@ class Catalog:
         names = [card.name for card in self.ready()]
         return DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names), None)
 
-    def download(self, name: str, progress: Progress) -> None:
+    def download(self, name: str, progress: ByteProgress) -> None:
         """Fetch the weights of a model, or of all models of an ensemble, and verify them.
 
         Raises:
@@ -119,7 +119,7 @@ def summary(card: AnyCard, speed: float | None) -> list[tuple[str, str]]:
     facts = [
         ("Stems", ", ".join(card.stems)),
         ("Kind", _kind(card)),
-        ("Size", f"{megabytes(size_of(card))}, {place(card)}"),
+        ("Size", f"{megabytes(size_of(card))}, {place_of(card)}"),
         ("Speed here", _speed(speed)),
         ("Trained on", card.training_data),
         ("Licence", card.licence),

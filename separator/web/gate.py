@@ -26,7 +26,7 @@ from separator.web.uploads import Uploads, Visitor
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from separator.web.settings import Settings
+    from separator.web.settings import AppSettings
 
 _COOKIE = "separator-visitor"
 _MOST_BYTES = 4_000_000  # of a request that isn't an upload; thousands of names of files fit
@@ -74,7 +74,7 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
-        settings: Settings,
+        settings: AppSettings,
         uploads: Uploads,
         is_logged_in: Callable[[Collection[str]], bool],
     ) -> None:

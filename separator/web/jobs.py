@@ -25,7 +25,7 @@ from separator.words import one_line
 if TYPE_CHECKING:
     from separator.stream.progress import Progress
 
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
+JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Job:
     title: str
     owner: str
     work: Callable[[Job], Any]
-    state: State = "waiting"
+    state: JobState = "waiting"
     step: str = ""
     result: Any = None
     error: str | None = None
@@ -186,7 +186,7 @@ class Queue:
                 self._jobs.remove(job)
 
 
-def _work(job: Job) -> State:
+def _work(job: Job) -> JobState:
     """Run a job to its end, whatever that is."""
     try:
         job.begin("Starting")
@@ -199,7 +199,7 @@ def _work(job: Job) -> State:
     return "done"
 
 
-def _end(job: Job, state: State) -> None:
+def _end(job: Job, state: JobState) -> None:
     job.state = state
     job.work = _nothing  # it holds the model and the request
     if job.folder and state != "done":

@@ -27,7 +27,7 @@ from separator.stream.progress import Progress
 from separator.web.catalog import Catalog
 from separator.web.jobs import Job, Queue
 from separator.web.pool import ModelPool, interruptible, release_memory
-from separator.web.settings import Settings
+from separator.web.settings import AppSettings
 from separator.web.songs import Library, Song, Track, adopt
 from separator.web.uploads import Uploads
 from separator.zoo.cards import AnyCard, output_names
@@ -66,7 +66,7 @@ class Request:
 class Service:
     """Everything that all users share."""
 
-    settings: Settings = field(default_factory=Settings)
+    settings: AppSettings = field(default_factory=AppSettings)
 
     def __post_init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="separator-web-"))

@@ -22,7 +22,7 @@ _POSITIVE = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class AppSettings:
     """Say where the app listens, what it takes and how long it keeps it.
 
     Attributes:

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from separator.checkpoints.family import ForeignModel
-from separator.checkpoints.foreign import Bag, read_bag, read_folder, read_model
-from separator.checkpoints.spleeter import is_spleeter, read_checkpoint
+from separator.checkpoints.foreign import Bag, read_bag, read_folder, read_foreign
+from separator.checkpoints.spleeter import is_spleeter, read_spleeter_model
 from separator.checkpoints.states import State
 from separator.errors import ConfigError, ModelError
 from separator.files import whole_file
@@ -89,10 +89,10 @@ def add_model(
     """
     folder = folder or user_folder()
     name = free_name(name or plain_name(checkpoint), folder)
-    model = read_model(checkpoint, config, tuple(stems))
+    model = read_foreign(checkpoint, config, tuple(stems))
     if recipe is not None:
         model = replace(model, recipe=recipe)
-    return write_model(model, checkpoint, name, folder, copy=copy)
+    return write_foreign(model, checkpoint, name, folder, copy=copy)
 
 
 def add_folder(path: Path, *, name: str | None, folder: Path) -> Card:
@@ -113,7 +113,7 @@ def add_spleeter(path: Path, config: Path | None, *, name: str | None, folder: P
     """
     named = path.resolve().parent if path.suffix == ".index" else path
     name = free_name(name or plain_name(Path(named.name.removesuffix(".tar.gz"))), folder)
-    return _write_state(*read_checkpoint(path, config), name, folder)
+    return _write_state(*read_spleeter_model(path, config), name, folder)
 
 
 def _write_state(model: ForeignModel, state: State, name: str, folder: Path) -> Card:
@@ -125,7 +125,7 @@ def _write_state(model: ForeignModel, state: State, name: str, folder: Path) -> 
         made.append(weights)
         weights.parent.mkdir(exist_ok=True)
         save_file({key: value.contiguous().clone() for key, value in state.items()}, weights)
-        return write_model(model, weights, name, folder)
+        return write_foreign(model, weights, name, folder)
 
 
 def add_bag(path: Path, *, name: str | None, folder: Path, copy: bool = False) -> Ensemble:
@@ -192,7 +192,7 @@ def plain_name(path: Path) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", path.stem.lower()).strip("-.")
 
 
-def write_model(
+def write_foreign(
     model: ForeignModel, weights: Path, name: str, folder: Path, *, copy: bool = False
 ) -> Card:
     """Write the card of a foreign model whose weights have been checked.

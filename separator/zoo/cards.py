@@ -54,13 +54,9 @@ from typing_extensions import Self
 
 from separator.errors import ConfigError
 from separator.schema import FROM_LIST, Count, Strict, read_yaml, validate
-from separator.words import nearest
+from separator.words import MIXTURE, nearest
 
 NOT_STATED = "not stated"
-
-
-#: The mixture's name where an ensemble's members say what they separate.
-MIXTURE = "mixture"
 
 
 def _as_names(value: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from separator.zoo.cards import AnyCard, Card
-from separator.zoo.members import resolve
+from separator.zoo.members import find_members
 from separator.zoo.weights import is_available
 
 #: Places of weights, the easiest first.
@@ -15,7 +15,7 @@ _BUNDLED, _DOWNLOADED, _TO_DOWNLOAD, _MISSING = _PLACES
 
 def models_of(card: AnyCard) -> list[Card]:
     """Return the card itself, or those of the models behind an ensemble."""
-    return list(resolve(card).models)
+    return list(find_members(card).models)
 
 
 def is_here(card: AnyCard) -> bool:
@@ -30,7 +30,7 @@ def size_of(card: AnyCard) -> int | None:
     return sum(known) if len(known) == len(sizes) else None
 
 
-def place(card: AnyCard) -> str:
+def place_of(card: AnyCard) -> str:
     """Say where the weights are; of an ensemble, where those are that are hardest to get."""
     return max(map(_place, models_of(card)), key=_PLACES.index)
 

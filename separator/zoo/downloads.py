@@ -34,13 +34,13 @@ from separator.words import megabytes, one_line
 ATTEMPTS = 5
 WAIT = 0.5  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 30.0  # seconds without a byte
-BLOCK = 1 << 20
+_BLOCK = 1 << 20
 LEAST = 1000  # bytes a second, after the first minute: slower servers are given up
 LARGEST = 50_000_000_000  # bytes, more than any model has
 LISTEN = 0.2  # seconds between two looks at whether the caller still wants the file
 _PAGES = ("text/html", "application/xhtml+xml")
 
-Progress = Callable[[int, int], None]  # bytes that are there, bytes in total
+ByteProgress = Callable[[int, int], None]  # bytes that are there, bytes in total
 
 
 class _Cut(Exception):
@@ -115,7 +115,7 @@ def fetch(
     *,
     sha256: str | None,
     size: int | None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     check: Callable[[Path], object] = bool,
 ) -> Path:
     """Download `target` from the first of `urls` that gives the right bytes.
@@ -151,7 +151,7 @@ def fetch(
     return target
 
 
-def _wait_for(job: _Job, part: Path, progress: Progress) -> None:
+def _wait_for(job: _Job, part: Path, progress: ByteProgress) -> None:
     """Run a job in a thread; report what arrives, and pass on a wish to stop."""
     thread = threading.Thread(target=job.run, args=(part,), name="download", daemon=True)
     thread.start()
@@ -338,7 +338,7 @@ def _open(url: str, start: int, mark: str) -> HTTPResponse:
 
 def _read(response: HTTPResponse) -> bytes:
     try:
-        return response.read(BLOCK)
+        return response.read(_BLOCK)
     except (OSError, HTTPException, ValueError) as error:  # closed by whoever cancelled, too
         raise _Cut(f"the connection was cut ({error})") from error
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from separator.errors import ModelError
 from separator.zoo.cards import Card, Ensemble
-from separator.zoo.downloads import Progress
+from separator.zoo.downloads import ByteProgress
 from separator.zoo.weights import weights_path
 
 if TYPE_CHECKING:  # listing models must not wait for torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # listing models must not wait for torch
 
 
 def load_network(
-    card: Card, *, offline: bool | None = None, progress: Progress | None = None
+    card: Card, *, offline: bool | None = None, progress: ByteProgress | None = None
 ) -> "nn.Module":
     """Build the network of `card` with its weights, in float32, ready for inference.
 
@@ -50,13 +50,13 @@ def load_joined(
 def _built(card: Card, state: "State") -> "nn.Module":
     from separator.checkpoints.states import load_state
 
-    network = build(card)
+    network = build_from_card(card)
     load_state(network, state, where=card.name)
     return network.eval()
 
 
 def read_model(
-    card: Card, *, offline: bool | None = None, progress: Progress | None = None
+    card: Card, *, offline: bool | None = None, progress: ByteProgress | None = None
 ) -> "tuple[Card, State]":
     """Return a model's card, with the hyper-parameters that stand in its file, and its weights.
 
@@ -85,11 +85,11 @@ def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":
     own = ("stems", "sample_rate", "channels")
     parameters = {k: value for k, value in package.hyperparameters.items() if k not in own}
     found = card.model_copy(update={"parameters": parameters})
-    check_fit(lambda: build(found), package.state, where=card.name)
+    check_fit(lambda: build_from_card(found), package.state, where=card.name)
     return found, package.state
 
 
-def build(card: Card) -> "nn.Module":
+def build_from_card(card: Card) -> "nn.Module":
     """Build the network of `card` with random weights.
 
     Raises:

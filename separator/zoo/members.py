@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from separator.errors import ConfigError, ModelError, SeparatorError
-from separator.words import nearest
-from separator.zoo.cards import MIXTURE, AnyCard, Card, Ensemble, Member, read_card
+from separator.words import MIXTURE, nearest
+from separator.zoo.cards import AnyCard, Card, Ensemble, Member, read_card
 from separator.zoo.search import find_card, survey
 
 
@@ -50,7 +50,7 @@ class Tree:
             yield from member._nodes()
 
 
-def resolve(card: AnyCard) -> Tree:
+def find_members(card: AnyCard) -> Tree:
     """Find the members of an ensemble, and theirs; a model stands alone.
 
     Members are searched beside the ensemble's own card first, then among all cards.
@@ -74,7 +74,7 @@ def usable_cards() -> tuple[list[AnyCard], list[str]]:
     usable = []
     for card in cards:
         try:
-            resolve(card)
+            find_members(card)
         except SeparatorError as error:
             problems.append(str(error))
         else:

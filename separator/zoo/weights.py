@@ -11,7 +11,7 @@ from separator.errors import ConfigError, ModelError
 from separator.resources import cache_dir
 from separator.words import megabytes
 from separator.zoo.cards import Card
-from separator.zoo.downloads import Progress, fetch, sha256_of
+from separator.zoo.downloads import ByteProgress, fetch, sha256_of
 
 
 def is_offline() -> bool:
@@ -43,7 +43,7 @@ def weights_path(
     *,
     offline: bool | None = None,
     verify: bool = False,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> Path:
     """Return the verified weights of `card`, downloaded if they are not here yet.
 
@@ -69,7 +69,7 @@ def weights_path(
     return download(card, progress=progress)
 
 
-def download(card: Card, *, progress: Progress | None = None) -> Path:
+def download(card: Card, *, progress: ByteProgress | None = None) -> Path:
     """Fetch the weights of `card` into the cache: resumed if cut before, verified, whole.
 
     Raises:

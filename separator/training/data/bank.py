@@ -31,7 +31,7 @@ from separator.training.data.mixing import Library
 from separator.training.data.sources import Plan
 from separator.words import nearest
 
-FADE = 0.005  # seconds at both ends of a clip
+CLIP_FADE = 0.005  # seconds at both ends of a clip
 _BITS = 24  # of a position behind the binary point: float32 would have 6 at the end of a clip
 
 
@@ -142,7 +142,9 @@ class Bank:
             taps = (first + shift).clamp(0, time - 1)[..., None, :]
             out += weight * samples[rows[..., None] + taps]
         inside = torch.minimum(place, (time - 1) * one - place) >> _BITS
-        fade = (inside / (max(1.0, FADE * self.sample_rate) * speed[..., None])).clamp(0.0, 1.0)
+        fade = (inside / (max(1.0, CLIP_FADE * self.sample_rate) * speed[..., None])).clamp(
+            0.0, 1.0
+        )
         return out * (fade * self.scales[clip][..., None])[..., None, :]
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 Batch: TypeAlias = Tensor | npt.NDArray[np.float32]
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Give the batch of every position: `(batch, stems, channels, time)`."""
 
     def __getitem__(self, position: int) -> Tensor:
@@ -30,7 +30,7 @@ class Batches:
     that were handed out since the run began.
     """
 
-    def __init__(self, source: Source, steps_per_epoch: int, workers: int = 0) -> None:
+    def __init__(self, source: BatchSource, steps_per_epoch: int, workers: int = 0) -> None:
         self.source = source
         self.steps_per_epoch = steps_per_epoch
         self.position = 0
@@ -91,7 +91,7 @@ class _Items(Dataset[Batch]):
     written to a pipe. Left to its loader, torch would find out in a thread that loses the batch.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: BatchSource) -> None:
         self.source = source
 
     def __getitem__(self, position: int) -> Batch:
@@ -121,7 +121,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _loader(source: Source, positions: Iterable[int], workers: int) -> DataLoader[Batch]:
+def _loader(source: BatchSource, positions: Iterable[int], workers: int) -> DataLoader[Batch]:
     return DataLoader(
         _Items(source),
         batch_size=None,

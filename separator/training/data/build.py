@@ -28,7 +28,7 @@ from separator.errors import ConfigError
 from separator.resources import cache_dir
 from separator.schema import FROM_LIST, Count, Positive, Strict
 from separator.training.data.bank import Banked, BankedSamples
-from separator.training.data.batches import Batches, Source
+from separator.training.data.batches import Batches, BatchSource
 from separator.training.data.cache import Cache, SampleType, Stored
 from separator.training.data.mixing import Activity, Library, Recording, first_samples
 from separator.training.data.sources import MixedSongs, Plan, Synthetic, SyntheticSongs
@@ -171,7 +171,7 @@ def build_data(
 
 def _source(
     options: DataOptions, plan: Plan, device: torch.device, allow_partial: bool, tell: Tell | None
-) -> Source:
+) -> BatchSource:
     if options.bank:
         return BankedSamples(options.bank, plan, device)
     if options.studio:

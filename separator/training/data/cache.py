@@ -25,7 +25,8 @@ from separator.datasets import AudioFile, Track
 from separator.datasets.problems import Problem, unreadable
 from separator.errors import AudioError, ConfigError
 from separator.files import remove_stale, whole_file, write_text
-from separator.training.data.mixing import Audio, chunk_levels
+from separator.synthesis.oscillators import Audio
+from separator.training.data.mixing import chunk_levels
 
 SampleType = Literal["int16", "float16"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from separator.spectral.stft import STFT
 
-BLOCK = 256  # samples over which levels are measured
+_BLOCK = 256  # samples over which levels are measured
 TAIL = 8192  # samples after which an equalizer has rung out
 COEFFICIENTS, BAND = 576, 16  # of a frame of the codec, as in MP3, and of one of its bands
 N_FFT, HOP = 2048, 512  # of the phase vocoder
@@ -76,7 +76,9 @@ def compress(audio: Tensor, threshold_db: Tensor, ratio: Tensor) -> Tensor:
     Reference: Giannoulis et al. (2012), Digital dynamic range compressor design.
     """
     power = audio.square().mean(1, keepdim=True)  # (items, 1, time)
-    blocks = F.avg_pool1d(power, BLOCK, ceil_mode=True)  # a short last block: mean of what is there
+    blocks = F.avg_pool1d(
+        power, _BLOCK, ceil_mode=True
+    )  # a short last block: mean of what is there
     smooth = F.avg_pool1d(blocks, 5, 1, padding=2, count_include_pad=False)
     whole = power.mean(2, keepdim=True)
     # -120 dBFS below everything: silence has a level
@@ -84,7 +86,7 @@ def compress(audio: Tensor, threshold_db: Tensor, ratio: Tensor) -> Tensor:
     excess = F.relu(level_db - threshold_db[:, None, None])
     reduction = excess * (1.0 - 1.0 / ratio[:, None, None])
     time = audio.shape[-1]
-    curve = F.interpolate(reduction, size=blocks.shape[-1] * BLOCK, mode="linear")[..., :time]
+    curve = F.interpolate(reduction, size=blocks.shape[-1] * _BLOCK, mode="linear")[..., :time]
     return audio * factor(-curve)
 
 

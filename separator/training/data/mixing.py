@@ -20,15 +20,15 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 from pydantic import Field
 
 from separator.errors import ConfigError
 from separator.schema import Strict
+from separator.synthesis.oscillators import Audio
 from separator.words import nearest
 
-Audio = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-Generator = np.random.Generator
 
 CHUNK = 0.6  # seconds
 WINDOW = 10  # chunks
@@ -123,7 +123,7 @@ def _opened(path: Path) -> npt.NDArray[np.generic]:
     return array
 
 
-Song = Mapping[str, Recording]
+Recordings = Mapping[str, Recording]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Library:
         channels: Of every recording.
     """
 
-    songs: Sequence[Song]
+    songs: Sequence[Recordings]
     weights: Sequence[float]
     window: int
     channels: int

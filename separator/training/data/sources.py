@@ -16,11 +16,11 @@ from separator.audio.resample import resampled
 from separator.errors import ConfigError
 from separator.schema import Count, Strict
 from separator.synthesis import SAMPLE_RATE, STEMS, Palette, render_song
+from separator.synthesis.oscillators import Audio
 from separator.training.data.mixing import (
     CHUNK,
     WINDOW,
     Activity,
-    Audio,
     Library,
     Recording,
     mix,

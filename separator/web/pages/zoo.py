@@ -17,7 +17,7 @@ from separator.web.pages.common import EVENT, QUICK, model_facts, session, watch
 from separator.web.service import Service
 from separator.words import megabytes
 from separator.zoo.cards import AnyCard
-from separator.zoo.describe import best_score, is_here, place, size_of, stems_of
+from separator.zoo.describe import best_score, is_here, place_of, size_of, stems_of
 from separator.zoo.removing import can_be_removed
 
 _ANY = "any"
@@ -210,7 +210,7 @@ def _table(cards: Sequence[AnyCard], stem: str | None) -> str:
 def _row(card: AnyCard, stem: str | None) -> tuple[str, ...]:
     best = best_score(card, stem)
     score = f"{best[0]} {best[1]:.1f} dB" if best else ""
-    size = f"{megabytes(size_of(card))}<br><span class='soft'>{place(card)}</span>"
+    size = f"{megabytes(size_of(card))}<br><span class='soft'>{place_of(card)}</span>"
     stems = ", ".join(card.stems[:6])
     if len(card.stems) > 6:
         stems += f" and {len(card.stems) - 6} more"

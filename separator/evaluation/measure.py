@@ -29,14 +29,14 @@ from separator.datasets import Track
 from separator.errors import Cancelled, ConfigError, SeparatorError
 from separator.evaluation import excerpts
 from separator.evaluation.lookup import EmbeddingFile
-from separator.evaluation.methods import Method, Song, fingerprint
+from separator.evaluation.methods import LoadedSong, Method, digest
 from separator.evaluation.results import Run, TrackResult, check_place, read_result, result_path
 from separator.evaluation.scoring import choose_engine, pair, score
 from separator.files import remove_stale
 from separator.heap import keep_freed_memory
 from separator.words import one_line
 
-Status = Literal["done", "kept", "failed", "cancelled"]
+TrackStatus = Literal["done", "kept", "failed", "cancelled"]
 
 _FORMAT = 1  # of the results; a change of definitions makes all older ones stale
 
@@ -73,7 +73,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrackOutcome:
     """Say what became of one track with one method.
 
     Attributes:
@@ -84,7 +84,7 @@ class Outcome:
 
     track: str
     method: str
-    status: Status
+    status: TrackStatus
     error: str | None = None
     details: str | None = None
     warnings: tuple[str, ...] = ()
@@ -95,9 +95,9 @@ def evaluate(
     evaluation: Evaluation,
     *,
     jobs: int = 1,
-    on_track: Callable[[str, Sequence[Outcome]], None] | None = None,
+    on_track: Callable[[str, Sequence[TrackOutcome]], None] | None = None,
     cancel: threading.Event | None = None,
-) -> list[Outcome]:
+) -> list[TrackOutcome]:
     """Measure all methods on all tracks; what is finished already is kept as it is.
 
     On KeyboardInterrupt, and where `cancel` is set, the tracks at work are given up and the rest
@@ -125,7 +125,7 @@ def evaluate(
     return outcomes
 
 
-def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> list[Outcome]:
+def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> list[TrackOutcome]:
     """Measure all methods on a track, and write the scores; errors become outcomes.
 
     Args:
@@ -134,13 +134,13 @@ def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> l
         cancel: Has `is_set`.
     """
     outcomes = []
-    song: Song | None = None
+    song: LoadedSong | None = None
     for method in evaluation.methods:
         try:
             mark = _fingerprint(track, method, evaluation)
             known = _known_metrics(track, method, evaluation, mark)
             if known.issuperset(evaluation.metrics):
-                outcomes.append(Outcome(track.name, method.name, "kept"))
+                outcomes.append(TrackOutcome(track.name, method.name, "kept"))
                 continue
             # scores of another run are measured again: they need the same estimates
             metrics = dict.fromkeys((*evaluation.metrics, *sorted(known)))
@@ -150,19 +150,21 @@ def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> l
             wanted = replace(evaluation, metrics=tuple(metrics))
             result = _measure(song, method, wanted, mark, cancel)
             result.write(evaluation.output)
-            outcomes.append(Outcome(track.name, method.name, "done", warnings=result.run.warnings))
+            outcomes.append(
+                TrackOutcome(track.name, method.name, "done", warnings=result.run.warnings)
+            )
         except Cancelled:
-            outcomes.append(Outcome(track.name, method.name, "cancelled"))
+            outcomes.append(TrackOutcome(track.name, method.name, "cancelled"))
         except (SeparatorError, OSError) as error:
-            outcomes.append(Outcome(track.name, method.name, "failed", one_line(error)))
+            outcomes.append(TrackOutcome(track.name, method.name, "failed", one_line(error)))
         except Exception as error:
             line = f"unexpected error: {type(error).__name__}: {one_line(error)}"
             details = traceback.format_exc()
-            outcomes.append(Outcome(track.name, method.name, "failed", line, details))
+            outcomes.append(TrackOutcome(track.name, method.name, "failed", line, details))
     return outcomes
 
 
-def load_song(track: Track, split: str) -> Song:
+def load_song(track: Track, split: str) -> LoadedSong:
     """Read a track into memory.
 
     Raises:
@@ -171,7 +173,7 @@ def load_song(track: Track, split: str) -> Song:
     references = torch.empty(len(track.stems), track.channels, track.samples)
     for stem, reference in zip(track.stems, references, strict=True):
         reference.copy_(torch.from_numpy(track.read(stem)))
-    return Song(
+    return LoadedSong(
         name=track.name,
         split=split,
         stems=tuple(track.stems),
@@ -182,7 +184,7 @@ def load_song(track: Track, split: str) -> Song:
 
 
 def _measure(
-    song: Song, method: Method, evaluation: Evaluation, mark: str, cancel: Any
+    song: LoadedSong, method: Method, evaluation: Evaluation, mark: str, cancel: Any
 ) -> TrackResult:
     if cancel is not None and cancel.is_set():
         raise Cancelled("Cancelled.")
@@ -219,8 +221,8 @@ def _fingerprint(track: Track, method: Method, evaluation: Evaluation) -> str:
     """Return what changes with the estimates and how they are compared, or with the references."""
     identity = method.identity(track.name, evaluation.split)
     embedding = evaluation.embedding.identity() if evaluation.embedding else None
-    settings = fingerprint(_FORMAT, identity, choose_engine(evaluation.engine)[1], embedding)
-    return f"{settings}-{fingerprint(track.identity())}"
+    settings = digest(_FORMAT, identity, choose_engine(evaluation.engine)[1], embedding)
+    return f"{settings}-{digest(track.identity())}"
 
 
 def _known_metrics(track: Track, method: Method, evaluation: Evaluation, mark: str) -> set[str]:
@@ -237,7 +239,7 @@ def _known_metrics(track: Track, method: Method, evaluation: Evaluation, mark: s
     return set.intersection(*(set(target.scores) for target in result.targets))
 
 
-Ended = Iterator[tuple[str, list[Outcome]]]
+Ended = Iterator[tuple[str, list[TrackOutcome]]]
 
 
 def _in_turn(
@@ -268,12 +270,14 @@ def _side_by_side(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _result(future: Future[list[Outcome]], track: str, evaluation: Evaluation) -> list[Outcome]:
+def _result(
+    future: Future[list[TrackOutcome]], track: str, evaluation: Evaluation
+) -> list[TrackOutcome]:
     try:
         return future.result()
     except BrokenProcessPool:
         error = "a process was killed, perhaps for want of memory; run again with fewer --jobs."
-        return [Outcome(track, method.name, "failed", error) for method in evaluation.methods]
+        return [TrackOutcome(track, method.name, "failed", error) for method in evaluation.methods]
 
 
 _state: dict[str, Any] = {}  # of a process: what to do, and whether to stop
@@ -296,5 +300,5 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(track: Track) -> list[Outcome]:
+def _work(track: Track) -> list[TrackOutcome]:
     return measure_track(track, _state["evaluation"], _state["stop"])

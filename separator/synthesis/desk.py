@@ -5,13 +5,13 @@ Audio is float32 `(2, time)` at 44.1 kHz, levels are in decibels.
 """
 
 import numpy as np
+from numpy.random import Generator
 from scipy import signal
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
 from separator.synthesis.oscillators import SAMPLE_RATE, Audio, filtered, noise, samples
 
-Generator = np.random.Generator
-BLOCK = 256  # samples over which levels are measured
+_BLOCK = 256  # samples over which levels are measured
 
 
 def linear(decibels: float) -> np.float32:
@@ -33,17 +33,17 @@ def loudness(audio: Audio) -> float:
 
 
 def _block_power(audio: Audio) -> Audio:
-    blocks = audio[:, : audio.shape[1] // BLOCK * BLOCK].reshape(audio.shape[0], -1, BLOCK)
+    blocks = audio[:, : audio.shape[1] // _BLOCK * _BLOCK].reshape(audio.shape[0], -1, _BLOCK)
     return np.asarray(np.mean(blocks**2, axis=(0, 2)), dtype=np.float32)
 
 
 def _spread(curve: Audio, length: int) -> Audio:
     """Interpolate one value per block to one per sample."""
-    centres = (np.arange(len(curve)) + 0.5) * BLOCK
+    centres = (np.arange(len(curve)) + 0.5) * _BLOCK
     return np.interp(np.arange(length), centres, curve).astype(np.float32)
 
 
-def equalize(audio: Audio, rng: Generator, amount_db: float = 6.0) -> Audio:
+def equalized(audio: Audio, rng: Generator, amount_db: float = 6.0) -> Audio:
     """Tilt the spectrum and add two broad bells, each within `amount_db`."""
     out = shelf(
         audio,
@@ -86,7 +86,7 @@ def shelf(audio: Audio, corner: float, gain_db: float, low: bool) -> Audio:
     return _biquad(audio, b, a)
 
 
-def compress(audio: Audio, threshold_db: float, ratio: float) -> Audio:
+def compressed(audio: Audio, threshold_db: float, ratio: float) -> Audio:
     """Reduce what exceeds a threshold, with an attack and release of some 20 ms."""
     return audio * _spread(_reduction(audio, threshold_db, ratio), audio.shape[1])
 
@@ -129,7 +129,7 @@ def echo(audio: Audio, delay: float, feedback: float, mix: float) -> Audio:
     return out
 
 
-def impulse_response(rng: Generator, decay: float) -> Audio:
+def room_response(rng: Generator, decay: float) -> Audio:
     """Make a room: early reflections, then noise whose high end dies sooner; unit energy."""
     length = samples(decay)
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE
@@ -144,7 +144,7 @@ def impulse_response(rng: Generator, decay: float) -> Audio:
     return np.asarray(room / np.sqrt(np.sum(room**2) / 2 + 1e-9), dtype=np.float32)
 
 
-def reverberate(audio: Audio, response: Audio, mix: float) -> Audio:
+def reverberated(audio: Audio, response: Audio, mix: float) -> Audio:
     """Add the room's answer at `mix` times the dry level."""
     wet = signal.oaconvolve(audio, response, axes=-1)[:, : audio.shape[1]]
     return np.asarray(audio + np.float32(mix) * wet, dtype=np.float32)
@@ -166,5 +166,5 @@ def bus_gain(mixture: Audio, threshold_db: float, ratio: float, ceiling: float) 
     gain *= np.float32(min(1.0, 2.0 * ceiling / most))  # the limiter takes at most 6 dB
     peaks = np.abs(mixture).max(axis=0) * gain
     wanted = np.minimum(1.0, ceiling / np.maximum(peaks, 1e-9)).astype(np.float32)
-    held = minimum_filter1d(wanted, 2 * BLOCK + 1, mode="nearest")
-    return np.asarray(gain * uniform_filter1d(held, 2 * BLOCK + 1, mode="nearest"), np.float32)
+    held = minimum_filter1d(wanted, 2 * _BLOCK + 1, mode="nearest")
+    return np.asarray(gain * uniform_filter1d(held, 2 * _BLOCK + 1, mode="nearest"), np.float32)
