@@ -16,15 +16,21 @@ MIX = torch.from_numpy(music(0.6, RATE))
 
 
 class Gains(nn.Module):
-    """Return the mixture times a gain for each stem; count the calls."""
+    """Return the mixture times a gain for each stem; count the calls.
 
-    def __init__(self, gains: dict[str, float]):
+    Of several inputs, the second counts ten times as much as the first.
+    """
+
+    def __init__(self, gains: dict[str, float], inputs: int = 1):
         super().__init__()
         self.gains, self.calls, self.core = list(gains.values()), 0, nn.Identity()
+        self.inputs = inputs
 
     def forward(self, mixture, *, stems=None):
         self.calls += 1
         gains = self.gains if stems is None else [self.gains[i] for i in stems]
+        first, *others = mixture.chunk(self.inputs, 1)
+        mixture = sum((10 * other for other in others), first)
         return torch.stack([gain * mixture for gain in gains], 1)
 
 
@@ -43,7 +49,7 @@ def zoo(tmp_path, monkeypatch):
     weights = {"file": "none", "sha256": "0" * 64, "bytes": 1, "format": "safetensors"}
 
     def model(name, gains, **fields):
-        networks[name] = Gains(gains)
+        networks[name] = Gains(gains, **fields.get("parameters", {}))
         card = {"name": name, "description": "Gains", "network": "gains", "stems": list(gains)}
         card |= {"segment": 0.1, "sample_rate": RATE, "weights": weights, "licence": "MIT"}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(card | fields))

@@ -4,7 +4,7 @@ import pytest
 
 from separator.errors import ConfigError
 from separator.zoo.cards import Ensemble, leftover_name, read_card
-from separator.zoo.members import find_members
+from separator.zoo.members import find_members, usable_cards
 from separator.zoo.writing import write_card
 
 pytest_plugins = ["gain_models"]
@@ -39,6 +39,13 @@ MISTAKES = {
     "'members.2.input': 2 earlier members give 'drums'": {
         "members": ["a", "b", member(input="drums")]
     },
+    "'members.0.input': 'a' hears 1 signal(s), got 2: mixture, drums": {
+        "members": [member(input=["mixture", "drums"])]
+    },
+    "'members.1.input': 'both' hears 2 signal(s), got 1: mixture": {"members": ["a", "both"]},
+    "'members.1.input': no earlier member gives 'kick'; allowed: mixture, drums, vocals": {
+        "members": ["a", {"model": "both", "input": ["vocals", "kick"]}]
+    },
     "'stems': no member gives 'kazoo'; they give: drums, vocals": {"stems": ["drums", "kazoo"]},
     "'members': the weights of 'drums' sum to zero": {"members": [member(weights={"vocals": 1})]},
     "'members.0.weights.drums': input should be greater than or equal to 0, got -1": {
@@ -72,12 +79,24 @@ def test_mistakes_in_cards_are_named(zoo, message):
     zoo.model("b", {"drums": 0.5})
     zoo.model("fast", {"drums": 0.5}, sample_rate=48000)
     zoo.model("mono", {"drums": 0.5}, channels=1)
+    zoo.model("both", {"drums": 0.5}, parameters={"inputs": 2})
     zoo.ensemble("f", ["drums"], ["e"])
     zoo.ensemble("e", **({"stems": ["drums", "vocals"], "members": ["a"]} | MISTAKES[message]))
-    pattern = message.replace("(e -> e)", r"\(e -> e\)")
+    pattern = message.replace("(e -> e)", r"\(e -> e\)").replace("(s)", r"\(s\)")
     with pytest.raises(ConfigError, match=f"^e(.yaml)?: .*{pattern}"):
         zoo.separator("e")
     assert not zoo.loads
+
+
+def test_a_model_that_hears_several_signals_runs_in_ensembles_only(zoo):
+    zoo.model("a", {"drums": 0.5})
+    zoo.model("both", {"drums": 0.5}, parameters={"inputs": 2})
+    with pytest.raises(ConfigError, match="'both' hears what another model finds, too"):
+        zoo.separator("both")
+    cards, problems = usable_cards()
+    assert not problems
+    assert "a" in [card.name for card in cards]
+    assert "both" not in [card.name for card in cards]
 
 
 def test_circles_through_other_ensembles_are_named(zoo):

@@ -83,6 +83,23 @@ class TestEnsemblesAsStreams:
         assert not zoo.networks["dereverb"].calls
         assert zoo.networks["vocals"].calls == zoo.networks["karaoke"].calls > 0
 
+    @pytest.mark.parametrize("augmentations", [(), ("swap", "polarity")])
+    def test_a_member_hears_several_rows_and_separates_the_first(self, zoo, augmentations):
+        zoo.model("vocals", {"vocals": 0.6})
+        zoo.model("band", {"drums": 0.1, "bass": 0.2}, parameters={"inputs": 2})
+        members = [
+            {"model": "vocals", "residual": "band"},
+            {"model": "band", "input": ["band", "vocals"], "residual": "rest"},
+        ]
+        zoo.ensemble("e", ["vocals", "drums", "bass", "rest"], members)
+        heard = 0.4 + 10 * 0.6
+        stems = {"vocals": 0.6, "drums": 0.1 * heard, "bass": 0.2 * heard}
+        expected = {**stems, "rest": 0.4 - stems["drums"] - stems["bass"]}
+        separator = zoo.separator("e", augmentations=augmentations)
+        assert gains_of(separator) == pytest.approx(expected, abs=1e-5)
+        some = gains_of(separator, stems=["drums"])  # needs the vocals all the same
+        assert some == pytest.approx({"drums": 0.1 * heard}, abs=1e-5)
+
     def test_ensembles_of_ensembles(self, zoo):
         zoo.model("a", {"vocals": 0.2})
         zoo.model("b", {"vocals": 0.6})

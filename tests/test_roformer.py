@@ -284,3 +284,17 @@ def test_pieces_of_the_cache_do_not_change_the_result(monkeypatch):
     monkeypatch.setattr(layers, "CACHED_FEATURES", 3 * 4 * 8)
     with torch.inference_mode():
         torch.testing.assert_close(transformer(x), expected)
+
+
+@pytest.mark.parametrize("name", ["bs_roformer", "mel_band_roformer"])
+@torch.no_grad()
+def test_masks_apply_to_the_first_of_several_inputs(name):
+    bands = {"bands": [4, 28, 33]} if name == "bs_roformer" else {"bands": 4}
+    settings = {"dim": 8, "depth": 1, "heads": 1, "dim_head": 8, "n_fft": 128, "hop_length": 64}
+    network = build_network(name, stems=["a"], inputs=2, **bands, **settings).eval()
+    mixture, hint = torch.randn(2, 1, 2, 1000)
+    plain = network(torch.cat([mixture, torch.zeros_like(hint)], 1))
+    hinted = network(torch.cat([mixture, hint], 1))
+    assert plain.shape == hinted.shape == (1, 1, 2, 1000)
+    assert not torch.allclose(plain, hinted)
+    assert not network(torch.cat([torch.zeros_like(mixture), hint], 1)).any()

@@ -86,7 +86,7 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
         Part(
             name=below.card.name,
             model=assemble(below, runners, settings.or_those_of(member)),
-            input=member.input,
+            inputs=member.input,
             names=taken(member, below.card),
             residual=member.residual,
             weights=_weights(card, member, below.card),

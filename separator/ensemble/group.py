@@ -7,7 +7,8 @@
                                                             vocals
     rows ──combine──> stems ──refine──> stems
 
-An ensemble is one stream of rows: each member takes one of them and appends what it gives. All
+An ensemble is one stream of rows: each member takes one of them, or several as more channels of
+one signal, and appends what it gives. All
 members run in step, so memory does not grow with the track's length. Only a member that wants mean
 and deviation of what an earlier one gives waits until that is done, and reads it from a file; so
 does a network that wants to know how loud its input gets.
@@ -44,7 +45,7 @@ class Part:
     Attributes:
         name: Of its card.
         model: Gives the stems in `names`, in their order.
-        input: The row that it separates.
+        inputs: The rows that it hears; the first is the one that it separates.
         names: The model's stems, and their names in the ensemble.
         residual: Name of the input minus these stems, where it is wanted.
         weights: Of each name that counts for a stem of the ensemble.
@@ -52,7 +53,7 @@ class Part:
 
     name: str
     model: Model
-    input: str
+    inputs: tuple[str, ...]
     names: dict[str, str]
     residual: str | None
     weights: dict[str, float]
@@ -74,40 +75,41 @@ class Part:
     @property
     def measures(self) -> bool:
         """Whether it wants the statistics of a row that isn't the song."""
-        return self.input != MIXTURE and self.model.needs_statistics
+        return self.inputs[0] != MIXTURE and self.model.needs_statistics
 
     def append(
         self,
         rows: Iterator[Tensor],
-        index: int,
+        indices: Sequence[int],
         monitor: Monitor,
         statistics: Statistics | None,
         measured: dict[str, Statistics],
     ) -> Iterator[Tensor]:
-        """Separate one row; yield all rows and what was found, `(pairs, rows, channels, time)`.
+        """Separate rows; yield all rows and what was found, `(pairs, rows, channels, time)`.
 
         Args:
             rows: The song, and what earlier members gave.
-            index: Of the row that is separated.
+            indices: Of the rows that are heard.
             monitor: As in `Model.separate`.
             statistics: Of the song.
             measured: Of other rows, as far as they are known; this one is added.
         """
+        first = indices[0]
         if self.measures:
-            first = next(rows, None)  # by now, earlier members have measured what they need
-            rows = chain([] if first is None else [first], rows)
-            if self.input not in measured:
+            start = next(rows, None)  # by now, earlier members have measured what they need
+            rows = chain([] if start is None else [start], rows)
+            if self.inputs[0] not in measured:
                 ahead, rows = copies(rows, far=True)
-                row = (block[:, index].flatten(0, 1) for block in ahead)
-                measured[self.input] = track_statistics(row)
-            statistics = measured[self.input]
+                row = (block[:, first].flatten(0, 1) for block in ahead)
+                measured[self.inputs[0]] = track_statistics(row)
+            statistics = measured[self.inputs[0]]
         kept, source = copies(rows, far=self.model.waits)
-        mixture = (block[:, index] for block in source)
+        mixture = (block[:, list(indices)].flatten(1, 2) for block in source)
         estimates = self.model.separate(mixture, monitor, statistics)
         for before, found in in_step([kept, estimates]):
             pieces = [before, found]
             if self.residual:
-                pieces.append(before[:, index : index + 1] - found.sum(1, keepdim=True))
+                pieces.append(before[:, first : first + 1] - found.sum(1, keepdim=True))
             yield torch.cat(pieces, dim=1)
 
 
@@ -128,7 +130,7 @@ class Group:
     @property
     def needs_statistics(self) -> bool:
         """As in `Model`."""
-        return any(part.model.needs_statistics for part in self.parts if part.input == MIXTURE)
+        return any(part.model.needs_statistics for part in self.parts if not part.measures)
 
     @property
     def waits(self) -> bool:
@@ -158,7 +160,7 @@ class Group:
         for part in reversed(self.parts):
             if needed := part.only(computed, inputs):
                 parts.insert(0, needed)
-                inputs.add(needed.input)
+                inputs.update(needed.inputs)
         return replace(self, parts=tuple(parts), stems=tuple(stems))
 
     def segments(self, samples: int) -> int:
@@ -173,7 +175,8 @@ class Group:
         names = [MIXTURE]
         measured: dict[str, Statistics] = {}
         for part in self.parts:
-            rows = part.append(rows, names.index(part.input), monitor, statistics, measured)
+            indices = [names.index(name) for name in part.inputs]
+            rows = part.append(rows, indices, monitor, statistics, measured)
             names += part.gives
         stems = self.card.stems if self._refines else self.stems
         merge = partial(self._merge, sources=[self._sources(stem) for stem in stems])

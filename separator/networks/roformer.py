@@ -15,6 +15,7 @@ Reference:
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import starmap
 from typing import ClassVar
 
 import torch
@@ -42,15 +43,16 @@ class RoformerCore(nn.Module):
     """Estimate masks from a spectrogram given as real numbers.
 
     Shape:
-        - input: `(batch, frames, features)`, features as the bands want them: band after band,
-          within it bin by bin, then channel, then real and imaginary part
-        - output: `(batch, stems, frames, features)`
+        - input: `(batch, frames, inputs * features)`, features as the bands want them: band after
+          band, within it input by input, bin by bin, then channel, then real and imaginary part
+        - output: `(batch, stems, frames, features)`, for the first input
     """
 
     def __init__(
         self,
         sizes: Sequence[int],
         *,
+        inputs: int,
         dim: int,
         depth: int,
         stems: int,
@@ -69,7 +71,7 @@ class RoformerCore(nn.Module):
     ) -> None:
         super().__init__()
         self.skip_connection = skip_connection
-        self.band_split = BandSplit(sizes, dim)
+        self.band_split = BandSplit([inputs * size for size in sizes], dim)
 
         def transformer(depth: int) -> Transformer:
             return Transformer(
@@ -124,10 +126,12 @@ class Roformer(nn.Module, ABC):
         time_transformer_depth, freq_transformer_depth: blocks per transformer.
         skip_connection: add the outputs of all earlier layers to the input of each.
         zero_dc: silence the lowest bin of the estimates.
+        inputs: signals that it hears, one after the other along the channel axis. Masks apply to
+            the first; the others, such as another model's estimates, are hints.
         positions: how attention learns of them, see `positions.py`.
 
     Shape:
-        - mixture: `(batch, channels, time)`
+        - mixture: `(batch, inputs * channels, time)`
         - estimates: `(batch, stems, channels, time)`
     """
 
@@ -158,21 +162,26 @@ class Roformer(nn.Module, ABC):
         mlp_expansion_factor: int = 4,
         skip_connection: bool = False,
         zero_dc: bool = False,
+        inputs: int = 1,
         positions: Positions = "rotary",
     ) -> None:
         super().__init__()
         self.stems = tuple(stems)
         self.sample_rate = sample_rate
         self.channels = channels
+        self.inputs = inputs
         self.zero_dc = zero_dc
         self.stft = STFT(n_fft, hop_length, win_length, normalized=normalized)
         self.bands = self.partition(bands)
+        self.heard: Tensor
         self.index: Tensor
         self.count: Tensor
+        self.register_buffer("heard", self._heard(), persistent=False)
         self.register_buffer("index", bin_indices(self.bands), persistent=False)
         self.register_buffer("count", torch.tensor(coverage(self.bands)), persistent=False)
         self.core = RoformerCore(
             [2 * channels * width for width in widths(self.bands)],
+            inputs=inputs,
             dim=dim,
             depth=depth,
             stems=len(self.stems),
@@ -201,13 +210,20 @@ class Roformer(nn.Module, ABC):
 
     def forward(self, mixture: Tensor, *, stems: Sequence[int] | None = None) -> Tensor:
         """Return the estimates of the chosen stems (indices; all by default)."""
-        spectrogram = self.stft(mixture)  # (batch, channels, freq, frames)
-        parts = torch.view_as_real(spectrogram).permute(0, 3, 2, 1, 4)
-        features = parts[:, :, self.index].flatten(2)  # (batch, frames, features)
-        estimates = apply_mask(self.merge(self.core(features, stems)), spectrogram)
+        spectrogram = self.stft(mixture)  # (batch, inputs * channels, freq, frames)
+        parts = torch.view_as_real(spectrogram).unflatten(1, (self.inputs, self.channels))
+        parts = parts.permute(0, 4, 1, 3, 2, 5).flatten(2, 3)  # inputs and bins on one axis
+        features = parts[:, :, self.heard].flatten(2)  # (batch, frames, inputs * features)
+        masks = self.merge(self.core(features, stems))
+        estimates = apply_mask(masks, spectrogram[:, : self.channels])
         if self.zero_dc:
             estimates[..., 0, :] = 0
         return self.stft.inverse(estimates, mixture.shape[-1])
+
+    def _heard(self) -> Tensor:
+        """Return the places of all bands' bins, input by input within each band."""
+        offsets = self.stft.bins * torch.arange(self.inputs)[:, None]
+        return torch.cat([(offsets + bins).flatten() for bins in starmap(torch.arange, self.bands)])
 
     def merge(self, masks: Tensor) -> Tensor:
         """Return the mask of each bin: the mean over the bands that hold it.

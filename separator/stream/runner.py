@@ -93,7 +93,9 @@ class Runner:
         if "polarity" in self.augmentations:
             estimates = estimates - self._forward(-segments, known)
         if "swap" in self.augmentations:
-            estimates = estimates + self._forward(segments.flip(-2), known).flip(-2)
+            channels = estimates.shape[-2]
+            swapped = segments.unflatten(-2, (-1, channels)).flip(-2).flatten(-3, -2)
+            estimates = estimates + self._forward(swapped, known).flip(-2)
         estimates = estimates / (1 + len(set(self.augmentations)))
         if not estimates.isfinite().all():
             raise ModelError(self._advice())

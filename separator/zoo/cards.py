@@ -33,7 +33,7 @@ members:                            # in this order
   overlap: 0.5                      # instead of the card's own; `segment` and `shifts` as well
   residual: instrumental            # name for what its stems leave of its input
 - model: demucs
-  input: instrumental               # a stem of an earlier member instead of the mixture
+  input: instrumental               # a stem of an earlier member instead of the mixture, or several
   stems: [drums, bass, other]
 algorithm: mean                     # or median, min, max: see separator.ensemble.combine
 domain: time                        # or stft: bin by bin; or network: as one network
@@ -57,6 +57,11 @@ from separator.schema import FROM_LIST, Count, Strict, read_yaml, validate
 from separator.words import MIXTURE, nearest
 
 NOT_STATED = "not stated"
+
+
+def _as_list(value: object) -> object:
+    """Let a name stand for a list of one."""
+    return (value,) if isinstance(value, str) else value
 
 
 def _as_names(value: object) -> object:
@@ -247,6 +252,11 @@ class Card(Entry):
         return parameters
 
     @property
+    def inputs(self) -> int:
+        """Signals that the network hears; one that hears several runs in ensembles only."""
+        return int(self.parameters.get("inputs", 1))
+
+    @property
     def segment_samples(self) -> int:
         """Return the segment's length in samples."""
         return round(self.segment * self.sample_rate)
@@ -268,7 +278,8 @@ class Member(Strict):
 
     Attributes:
         model: name of its card.
-        input: what it separates: the mixture, or a stem or residual of an earlier member.
+        input: what it separates: the mixture, or a stem or residual of an earlier member; several
+            for a model that hears several, of which it separates the first.
         stems: the stems that are taken from it, and their names in the ensemble; None for all,
             under their own names. Those that nobody asks for are not computed.
         residual: name for the input minus these stems, where that is wanted too.
@@ -278,7 +289,9 @@ class Member(Strict):
     """
 
     model: Text
-    input: Stem = MIXTURE
+    input: Annotated[
+        tuple[Stem, ...], BeforeValidator(_as_list), FROM_LIST, Field(min_length=1)
+    ] = (MIXTURE,)
     stems: Annotated[dict[Stem, Stem], BeforeValidator(_as_names), Field(min_length=1)] | None = (
         None
     )

@@ -61,11 +61,21 @@ def find_members(card: AnyCard) -> Tree:
             member doesn't have or nobody gives, an input that no earlier member gives, weights
             of a stem that sum to zero.
     """
+    if hears_several(card):
+        raise ConfigError(
+            f"'{card.name}' hears what another model finds, too: choose an ensemble that has it as "
+            "a member."
+        )
     return _resolve(card, ())
 
 
+def hears_several(card: AnyCard) -> bool:
+    """Tell whether a model wants several signals, so that it can't run alone."""
+    return isinstance(card, Card) and card.inputs > 1
+
+
 def usable_cards() -> tuple[list[AnyCard], list[str]]:
-    """Return all cards that can be used, sorted by name, and a line on each other one.
+    """Return all cards that can be used alone, sorted by name, and a line on each faulty one.
 
     One bad file must hide no other model: it can't be read, or it is an ensemble whose members
     are unknown or don't fit.
@@ -73,6 +83,8 @@ def usable_cards() -> tuple[list[AnyCard], list[str]]:
     cards, problems = survey()
     usable = []
     for card in cards:
+        if hears_several(card):
+            continue
         try:
             find_members(card)
         except SeparatorError as error:
@@ -113,7 +125,7 @@ def _resolve(card: AnyCard, above: tuple[str, ...]) -> Tree:
         members.append(_resolve(found, path))
         _check_form(card, found, where)
         _check_stems(member, found, where)
-        _check_input(member, known, where)
+        _check_inputs(member, found, known, where)
         known += given(member, found)
     _check_outcome(card, members)
     if card.domain == "network":
@@ -162,19 +174,30 @@ def _check_stems(member: Member, found: AnyCard, where: str) -> None:
             )
 
 
-def _check_input(member: Member, known: list[str], where: str) -> None:
-    if member.input == MIXTURE:
+def _check_inputs(member: Member, found: AnyCard, known: list[str], where: str) -> None:
+    wanted = found.inputs if isinstance(found, Card) else 1
+    if len(member.input) != wanted:
+        raise ConfigError(
+            f"{where}.input': '{found.name}' hears {wanted} signal(s), got {len(member.input)}: "
+            f"{', '.join(member.input)}; name as many."
+        )
+    for name in member.input:
+        _check_input(name, known, where)
+
+
+def _check_input(name: str, known: list[str], where: str) -> None:
+    if name == MIXTURE:
         return
-    count = known.count(member.input)
+    count = known.count(name)
     if count == 0:
         allowed = ", ".join(dict.fromkeys((MIXTURE, *known)))
         raise ConfigError(
-            f"{where}.input': no earlier member gives '{member.input}'; allowed: {allowed}."
-            f"{nearest(member.input, known)}"
+            f"{where}.input': no earlier member gives '{name}'; allowed: {allowed}."
+            f"{nearest(name, known)}"
         )
     if count > 1:
         raise ConfigError(
-            f"{where}.input': {count} earlier members give '{member.input}', so it isn't clear "
+            f"{where}.input': {count} earlier members give '{name}', so it isn't clear "
             "which one is meant; put them into an ensemble of their own and name that as a member."
         )
 
