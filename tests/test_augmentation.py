@@ -22,6 +22,7 @@ from separator.training.data.augmentation import (
     Repitch,
     Reverb,
     Swap,
+    Varispeed,
     augment,
 )
 
@@ -29,6 +30,7 @@ RATE = 44100
 BANDS = (slice(0, 11000), slice(13000, 22050))  # Hz
 ALWAYS = {
     "repitch": Repitch(chance=1.0),
+    "speed": Varispeed(chance=1.0),
     "equalizer": Equalizer(chance=1.0),
     "compressor": Compressor(chance=1.0),
     "reverb": Reverb(chance=1.0, decay=(0.05, 0.1)),
@@ -40,6 +42,7 @@ ALWAYS = {
     "distortion": Distortion(chance=1.0, drive=(6.0, 12.0)),
     "codec": Codec(chance=1.0),
 }
+TOGETHER = {name: effect for name, effect in ALWAYS.items() if name != "speed"}
 NOTHING = {  # effects without strength
     "repitch": Repitch(chance=1.0, semitones=0.0, tempo=0.0),
     "equalizer": Equalizer(chance=1.0, gain=0.0),
@@ -120,19 +123,18 @@ def test_effects_without_strength_change_nothing(name):
 @pytest.mark.parametrize("name", ALWAYS)
 def test_no_chance_no_effect(name):
     targets = noise(2, 2, 2, 5000)
-    effect = ALWAYS[name].model_copy(
-        update={"chance": 0.0, **({"tempo": 0.0} if name == "repitch" else {})}
-    )
-    mixture, changed = augment(targets, options_of(**{name: effect}), generator(), RATE)
-    assert torch.equal(changed, targets)
-    assert torch.equal(mixture, targets.sum(1))
+    options = options_of(**{name: ALWAYS[name].model_copy(update={"chance": 0.0})})
+    mixture, changed = augment(targets, options, generator(), RATE)
+    expected = targets[..., : math.floor(5000 / options.stretch)]  # repitch and speed need more
+    assert torch.equal(changed, expected)
+    assert torch.equal(mixture, expected.sum(1))
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
 def test_all_at_once(channels, scale):
     targets = scale * noise(3, 2, channels, 9000)
-    options = options_of(**ALWAYS)
+    options = options_of(**TOGETHER)
     mixture, changed = augment(targets, options, generator(), RATE)
     length = math.floor(9000 / options.stretch)
     assert mixture.shape == (3, channels, length)
@@ -144,15 +146,16 @@ def test_all_at_once(channels, scale):
 
 def test_mixed_precision_leaves_the_effects_alone():
     targets = noise(2, 2, 2, 6000)
-    expected = augment(targets, options_of(**ALWAYS), generator(), RATE)
+    expected = augment(targets, options_of(**TOGETHER), generator(), RATE)
     with torch.autocast("cpu", torch.bfloat16):
-        found = augment(targets, options_of(**ALWAYS), generator(), RATE)
+        found = augment(targets, options_of(**TOGETHER), generator(), RATE)
     assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize("wanted", [1000, 44100, 99991])
-def test_stretched_segments_come_out_as_long_as_wanted(wanted):
-    options = options_of(repitch=Repitch(chance=0.0, tempo=0.12))
+@pytest.mark.parametrize("name", ["repitch", "speed"])
+def test_stretched_segments_come_out_as_long_as_wanted(wanted, name):
+    options = options_of(**{name: ALWAYS[name]})
     targets = torch.zeros(1, 1, 1, math.ceil(wanted * options.stretch))
     assert augment(targets, options, generator(), RATE)[0].shape[-1] == wanted
 
@@ -374,3 +377,18 @@ def test_stems_of_a_segment_are_repitched_together():
 def test_mistakes_are_named(data, message):
     with pytest.raises(ConfigError, match=message):
         validate(AugmentationOptions, data, "recipe.yaml")
+
+
+def test_speed_moves_pitch_and_keeps_stems_together():
+    targets = sine(1000.0, channels=2)[None].repeat(8, 2, 1, 1)
+    _, changed = augment(targets, options_of(speed=Varispeed(chance=1.0)), generator(), RATE)
+    found = [[frequency_of(stem[None]) for stem in segment] for segment in changed]
+    assert all(one == two for one, two in found)
+    octaves = [math.log2(one / 1000.0) for one, _ in found]
+    assert max(map(abs, octaves)) <= 0.252  # a bin of the transform wide
+    assert max(octaves) - min(octaves) > 0.2
+
+
+def test_pitch_is_changed_in_one_way():
+    with pytest.raises(ConfigError, match="'repitch' and 'speed' both change pitch and tempo"):
+        validate(AugmentationOptions, {"repitch": {}, "speed": {}}, "x")

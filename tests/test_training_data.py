@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -545,3 +546,25 @@ def test_segments_are_stretched_for_augmentations():
     options = DataOptions.model_validate(data)
     batch = next(iter(stream(options, sample_rate=44100, stretch=1.12)))
     assert batch.shape[-1] == math.ceil(4410 * 1.12)
+
+
+def test_songs_that_come_later_are_found(tmp_path):
+    folder = write_songs(tmp_path / "songs", songs=1)
+    options = folder_options(folder, rescan=3)
+    source = stream(options).source
+    first = source[0]
+    (folder / "train" / "half").mkdir()  # a song in the making
+    (folder / "train" / "half" / "drums.wav").touch()
+    shutil.copytree(
+        write_songs(tmp_path / "more", songs=2) / "train", folder / "train", dirs_exist_ok=True
+    )
+    assert torch.equal(source[0], first)
+    assert len(source.songs.library.songs) == 1
+    assert source[3].shape == first.shape
+    assert len(source.songs.library.songs) == 2
+    assert not torch.equal(source[4], source[3])
+
+
+def test_only_folders_can_be_searched_again():
+    with pytest.raises(ConfigError, match="'rescan' looks for new songs in 'folders'"):
+        validate(DataOptions, {"synthetic": {}, "rescan": 3}, "x")

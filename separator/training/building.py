@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from separator.checkpoints.states import load_state
 from separator.errors import ConfigError
 from separator.networks import build_network
+from separator.training.growing import grow
 from separator.training.lora import add_lora
 from separator.training.recipe import Recipe
 from separator.zoo.cards import Card
@@ -36,6 +37,12 @@ def bare_network(recipe: Recipe) -> nn.Module:
         channels=recipe.channels,
         **recipe.parameters,
     )
+    hears = getattr(network, "inputs", 1)
+    if hears != recipe.inputs:
+        raise ConfigError(
+            f"The network hears {hears} signal(s), 'guide.input' gives {recipe.inputs}; make "
+            "'parameters.inputs' as many, where the network has it."
+        )
     if next(network.parameters(), None) is None:
         raise ConfigError(
             f"'{recipe.network}' has no weights that can be trained; choose another network"
@@ -61,7 +68,8 @@ def initial_network(recipe: Recipe, *, fresh: bool = True) -> nn.Module:
         card = find_card(recipe.start)
         assert isinstance(card, Card)  # as the recipe has checked
         card, state = read_model(card)
-        load_state(network, state, where=card.name)
+        load = grow if recipe.grow else load_state
+        load(network, state, where=card.name)
     scale_parameters(network, recipe.initial_scale)
     if recipe.lora is not None:
         add_lora(network, recipe.lora)

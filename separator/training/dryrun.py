@@ -79,7 +79,7 @@ def analyse(recipe: Recipe) -> Costs:
 def _analyse(recipe: Recipe) -> Costs:
     network = bare_network(recipe)
     samples = max(1, round(recipe.data.segment * recipe.sample_rate))
-    mixture = torch.zeros(recipe.data.batch, recipe.channels, samples)
+    mixture = torch.zeros(recipe.data.batch, recipe.inputs * recipe.channels, samples)
     total = sum(parameter.numel() for parameter in network.parameters())
     if recipe.lora is not None:
         add_lora(network, recipe.lora)
@@ -257,7 +257,7 @@ def _measure_speed(recipe: Recipe, device: torch.device, seconds: float) -> floa
         for _ in range(recipe.accumulate):
             mixture = targets.sum(1)
             with torch.autocast(device.type, dtype, enabled=recipe.precision != "float32"):
-                estimates = network(mixture)
+                estimates = network(mixture.repeat(1, recipe.inputs, 1))
             terms = recipe.loss.terms(estimates.float(), targets, mixture, recipe.sample_rate)
             torch.stack(list(terms.values())).sum().backward()
         optimizer.step()

@@ -33,6 +33,7 @@ from separator.resources import data_folder
 from separator.schema import FROM_LIST, SAFE_LOADER, Count, Positive, Strict, read_yaml, validate
 from separator.training.data.augmentation import MIXTURE_EFFECTS, AugmentationOptions
 from separator.training.data.build import DataOptions
+from separator.training.guide import GuideOptions
 from separator.training.losses import LossOptions
 from separator.training.optimizers import OptimizerOptions
 from separator.training.schedules import ScheduleOptions
@@ -174,9 +175,12 @@ class Recipe(Strict):
         source: where the facts come from.
         stems: what the network estimates.
         background: stems that are part of the mixtures, and that it doesn't estimate.
+        guide: a model that listens first; what it finds is what the network hears.
         start: a card (name or path) whose weights training starts from.
+        grow: the network is larger than that card's, or has only the first of its stems.
         initial_scale: factors of initial parameters, by parts of their names.
-        steps: updates of the weights.
+        steps: updates of the weights, at most.
+        minutes: of training, after which it ends before that; the schedule follows the clock.
         accumulate: batches whose gradients are added before an update.
         clip: largest norm of all gradients together.
         precision: of matrix products; weights, STFT and losses stay in float32.
@@ -195,7 +199,9 @@ class Recipe(Strict):
     background: Names = ()
     sample_rate: Count = 44100
     channels: Count = 2
+    guide: GuideOptions | None = None
     start: Text | None = None
+    grow: bool = False
     initial_scale: Annotated[dict[str, Factor], Field(default_factory=dict)]
     lora: LoraOptions | None = None
     data: DataOptions
@@ -204,6 +210,7 @@ class Recipe(Strict):
     optimizer: OptimizerOptions
     schedule: ScheduleOptions = ScheduleOptions()
     steps: Count
+    minutes: Positive | None = None
     accumulate: Count = 1
     clip: Positive | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -243,7 +250,14 @@ class Recipe(Strict):
             raise ValueError("'fsdp' takes the precisions float32 and bfloat16, not float16")
         if self.lora and not self.start:
             raise ValueError("'lora' changes a trained model; name it in 'start'")
+        if self.grow and not self.start:
+            raise ValueError("'grow' needs a smaller model to start from; name it in 'start'")
         return self
+
+    @property
+    def inputs(self) -> int:
+        """Signals that the network hears."""
+        return len(self.guide.input) if self.guide else 1
 
     @property
     def segment(self) -> float:

@@ -1,11 +1,9 @@
-"""Learning rates over the course of a run, as functions of the step alone."""
+"""Learning rates over the course of a run, as functions of the step and of the time used."""
 
 import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from separator.schema import Strict
@@ -15,7 +13,7 @@ class ScheduleOptions(Strict):
     """Say by what the learning rates are scaled at each step.
 
         constant     1
-        cosine       from 1 down to `final`, at the last step
+        cosine       from 1 down to `final`, at the last step or when the time is used
         step         `factor` ** (whole multiples of `every` steps)
         exponential  `factor` ** (steps / every)
 
@@ -42,8 +40,10 @@ class ScheduleOptions(Strict):
                 raise ValueError(f"the schedule '{self.name}' {problem} '{field}'")
         return self
 
-    def scale(self, step: int, steps: int) -> float:
+    def scale(self, step: int, steps: int, time: float = 0.0) -> float:
         """Return the scale of the update number `step` (from 0) of `steps`.
+
+        `time` is the share of the run's time that is used.
 
         >>> ScheduleOptions(name="step", factor=0.5, every=10, warmup=4).scale(0, 100)
         0.25
@@ -52,7 +52,7 @@ class ScheduleOptions(Strict):
         """
         ramp = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.name == "cosine":
-            progress = min(step / max(steps, 1), 1.0)
+            progress = min(max(step / max(steps, 1), time), 1.0)
             return ramp * (
                 self.final + (1 - self.final) * (0.5 + 0.5 * math.cos(math.pi * progress))
             )
@@ -60,8 +60,3 @@ class ScheduleOptions(Strict):
             return ramp
         count = step // self.every if self.name == "step" else step / self.every
         return ramp * float(self.factor**count)
-
-
-def build_schedule(options: ScheduleOptions, optimizer: Optimizer, steps: int) -> LambdaLR:
-    """Return a scheduler, to be stepped after every update."""
-    return LambdaLR(optimizer, lambda step: options.scale(step, steps))

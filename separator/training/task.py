@@ -18,20 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from separator.datasets import Problem, Track
 from separator.errors import ModelError
 from separator.training.building import checkpoint_activations, compile_core, initial_network
+from separator.training.clock import Clock
 from separator.training.data.augmentation import augment
 from separator.training.data.build import Batches, build_data
+from separator.training.guide import Guide
 from separator.training.optimizers import build_optimizer
 from separator.training.recipe import Recipe
-from separator.training.schedules import build_schedule
 from separator.training.sharding import Sharded, gathered, shard
 from separator.training.validation import plan_of, track_sdr, validation_tracks
 
@@ -62,9 +64,11 @@ class Task(LightningModule):
 
     Attributes:
         network: what is trained.
+        guide: makes what it hears out of the mixture, where it doesn't hear that itself.
         average: the moving average of its weights, where the recipe asks for one.
         problems: what is wrong with songs of the data, where it wasn't so much as to refuse them.
         cancel: set it to break a validation off.
+        clock: what the schedule follows, where the recipe has a budget.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, *, fresh: bool = True) -> None:
@@ -72,6 +76,9 @@ class Task(LightningModule):
         self.recipe = recipe
         self.folder = folder
         self.network = initial_network(recipe, fresh=fresh)
+        self.guide: Guide | None = None
+        if recipe.guide is not None:
+            self.guide = Guide(recipe.guide, recipe.sample_rate, recipe.channels)
         self.average: AveragedModel | None = None
         if recipe.ema is not None:
             average = get_ema_multi_avg_fn(recipe.ema)
@@ -84,6 +91,7 @@ class Task(LightningModule):
         self.problems: list[Problem] = []
         self.tracks = validation_tracks(recipe, self.problems.extend)
         self.cancel = threading.Event()
+        self.clock = Clock(recipe.minutes)
         self.batches: Batches | None = None
         self._options: list[dict[str, Any]] = []
 
@@ -106,18 +114,22 @@ class Task(LightningModule):
         fused = self.recipe.precision == "float32"
         optimizer = build_optimizer(self.recipe.optimizer, self.network.modules(), fused=fused)
         self._options = [{**group, "params": None} for group in optimizer.param_groups]
-        schedule = build_schedule(self.recipe.schedule, optimizer, self.recipe.steps)
+        schedule = LambdaLR(optimizer, self._scale)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _scale(self, step: int) -> float:
+        """Return the scale of the learning rates at a step, now."""
+        return self.recipe.schedule.scale(step, self.recipe.steps, self.clock.share)
 
     def on_train_start(self) -> None:
         """Take the optimizer's options from the recipe: those of a checkpoint may be others."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         schedule: Any = self.lr_schedulers()
         schedule.base_lrs = [options["lr"] for options in self._options]
-        scale = self.recipe.schedule.scale(schedule.last_epoch, self.recipe.steps)
+        scale = self._scale(schedule.last_epoch)
         for group, options in zip(optimizer.param_groups, self._options, strict=True):
             rate = options["lr"]
             group.update(options, params=group["params"], initial_lr=rate, lr=rate * scale)
@@ -138,6 +150,10 @@ class Task(LightningModule):
             tell=self.problems.extend,
         )
         return Stream(self.batches, self.global_step * self.recipe.accumulate)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Let the clock run."""
+        return [self.clock]
 
     def close(self) -> None:
         """End what loads the batches."""
@@ -166,7 +182,7 @@ class Task(LightningModule):
             self.recipe.sample_rate,
         )
         targets = targets[:, : len(self.recipe.stems)]
-        estimates = self.network(mixture).float()
+        estimates = self.network(self.heard(mixture)).float()
         terms = self.recipe.loss.terms(estimates, targets, mixture, self.recipe.sample_rate)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
@@ -195,9 +211,13 @@ class Task(LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.network)
 
+    def heard(self, mixture: Tensor) -> Tensor:
+        """Return what the network hears of a mixture."""
+        return mixture if self.guide is None else self.guide(mixture)
+
     def separate(self, mixture: Tensor) -> Tensor:
         """Run the network that is validated. Shape: as every network's."""
-        estimates: Tensor = self.best_network(mixture.to(self.device))
+        estimates: Tensor = self.best_network(self.heard(mixture.to(self.device)))
         return estimates.float()
 
     def validation_step(self, tracks: list[Track], index: int) -> None:

@@ -98,6 +98,30 @@ class Repitch(Effect):
         return out
 
 
+class Varispeed(Effect):
+    """Play segments faster or slower, pitch and tempo alike, all stems of one together.
+
+    Segments become shorter by the highest speed, whether they are hit or not.
+
+    Attributes:
+        octaves: Highest change, up and down, evenly spread.
+    """
+
+    chance: Chance = 0.5
+    octaves: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+    def __call__(self, targets: Tensor, g: Generator, sample_rate: int) -> Tensor:
+        """Return new targets of `2 ** -octaves` of the length."""
+        length = math.floor(targets.shape[-1] * 2.0**-self.octaves + 1e-6)
+        out = targets[..., :length].clone()
+        for number in self.draw(len(targets), g).tolist():
+            place = 2.0 * torch.rand(1, generator=g, device=g.device).item() - 1.0
+            speed = 2.0 ** (self.octaves * place)
+            whole = targets[number].flatten(0, 1)[None]  # (1, stems * channels, time)
+            out[number] = effects.resample(whole, speed)[0, :, :length].view_as(out[number])
+        return out
+
+
 class Equalizer(Effect):
     """Apply a chain of bells, each with a random place, width and gain.
 
@@ -304,6 +328,7 @@ class AugmentationOptions(Strict):
     """Choose effects; what is absent isn't applied. `MIXTURE_EFFECTS` leave the targets alone."""
 
     repitch: Repitch | None = None
+    speed: Varispeed | None = None
     equalizer: Equalizer | None = None
     compressor: Compressor | None = None
     reverb: Reverb | None = None
@@ -318,7 +343,15 @@ class AugmentationOptions(Strict):
     @property
     def stretch(self) -> float:
         """How much longer than wanted the segments must be that are augmented."""
+        if self.speed:
+            return float(2.0**self.speed.octaves)
         return 1.0 + self.repitch.tempo if self.repitch else 1.0
+
+    @model_validator(mode="after")
+    def _one_change_of_pitch(self) -> Self:
+        if self.repitch and self.speed:
+            raise ValueError("'repitch' and 'speed' both change pitch and tempo; choose one")
+        return self
 
 
 def augment(

@@ -15,6 +15,7 @@ on from a number.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,13 @@ from separator.training.data.bank import Banked, BankedSamples
 from separator.training.data.batches import Batches, BatchSource
 from separator.training.data.cache import Cache, SampleType, Stored
 from separator.training.data.mixing import Activity, Library, Recording, first_samples
-from separator.training.data.sources import MixedSongs, Plan, Synthetic, SyntheticSongs
+from separator.training.data.sources import (
+    GrowingSongs,
+    MixedSongs,
+    Plan,
+    Synthetic,
+    SyntheticSongs,
+)
 from separator.training.data.studio import Studio, StudioSongs
 from separator.words import nearest
 from separator.zoo.cards import Stem
@@ -89,6 +96,8 @@ class DataOptions(Strict):
         activity: What counts as silence.
         cache: Where decoded songs are kept; in the user's cache folder where absent.
         cache_type: int16 is exact for 16-bit sources, float16 keeps 11 bits at every level.
+        rescan: Batches after which the folders are searched for new songs; a run that was resumed
+            may then see other segments than one that wasn't.
         folders, synthetic, studio, bank: Where the songs come from; exactly one of them.
     """
 
@@ -101,6 +110,7 @@ class DataOptions(Strict):
     activity: Activity = Activity()
     cache: str | None = None
     cache_type: SampleType = "int16"
+    rescan: Count | None = None
     folders: Annotated[tuple[Folder, ...], FROM_LIST] = ()
     synthetic: Synthetic | None = None
     studio: Studio | None = None
@@ -111,6 +121,8 @@ class DataOptions(Strict):
         sources = [self.folders, self.synthetic, self.studio, self.bank]
         if sum(map(bool, sources)) != 1:
             raise ValueError("give exactly one of 'folders', 'synthetic', 'studio' and 'bank'")
+        if self.rescan and not self.folders:
+            raise ValueError("'rescan' looks for new songs in 'folders', and there are none")
         return self
 
     @property
@@ -178,7 +190,10 @@ def _source(
         return StudioSongs(options.studio, plan, device)
     if options.synthetic:
         return SyntheticSongs(options.synthetic, options.activity, plan)
-    return MixedSongs(folder_library(options, plan, allow_partial, tell), plan)
+    songs = MixedSongs(folder_library(options, plan, allow_partial, tell), plan)
+    if options.rescan is None:
+        return songs
+    return GrowingSongs(songs, partial(folder_library, options, plan, True), options.rescan)
 
 
 def folder_library(

@@ -3,7 +3,7 @@
 A source gives the batch of every position; it is a pure function of the position and the plan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -104,6 +104,28 @@ class MixedSongs:
             coherent=self.plan.coherent,
             doubled=self.plan.doubled,
         )
+
+
+class GrowingSongs:
+    """Mix the songs of a library that others add to meanwhile.
+
+    Args:
+        songs: what is there now.
+        reopen: returns the library of what is there then.
+        every: batches after which it is looked at.
+    """
+
+    def __init__(self, songs: MixedSongs, reopen: Callable[[], Library], every: int) -> None:
+        self.songs, self.reopen, self.every = songs, reopen, every
+        self._seen: int | None = None
+
+    def __getitem__(self, position: int) -> Tensor:
+        """Return the batch of this position, of the songs that were there at the last look."""
+        turn = position // self.every
+        if self._seen is not None and turn != self._seen:
+            self.songs = MixedSongs(self.reopen(), self.songs.plan)
+        self._seen = turn
+        return self.songs[position]
 
 
 class Composed(Strict):
