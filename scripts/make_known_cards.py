@@ -1,4 +1,4 @@
-"""Write the cards of Demucs, Open-Unmix, SCNet, MDX23C, UVR and others into `models/`.
+"""Write the cards of Demucs, Open-Unmix, Spleeter, SCNet, MDX23C, UVR and others into `models/`.
 
     python scripts/make_known_cards.py [FOLDER]
 
@@ -171,6 +171,36 @@ def whole_windows(parameters: Fields) -> float:
     return round(round(SECONDS / step) * step, 6)
 
 
+def spleeter(facts: Fields) -> Iterator[Fields]:
+    """Yield two cards of each archive: what the networks see ends at 11 kHz, or at 16 kHz."""
+    common = {key: value for key, value in facts.items() if key not in ("models", "note")}
+    folder = common["source"].replace("/tag/", "/download/")
+    for archive, entry in facts["models"].items():
+        own = {key: value for key, value in entry.items() if key not in ("file", "package")}
+        section = weights(entry["file"] | {"url": f"{folder}/{archive}.tar.gz"}, "spleeter")
+        if "package" in entry:
+            section["package"] = entry["package"]
+        for limit, bins in ((11, 1024), (16, 1536)):
+            parameters = entry.get("parameters", {}) | ({} if limit == 11 else {"bins": bins})
+            names = ", ".join(entry["stems"]).capitalize()
+            yield (
+                common
+                | own
+                | {
+                    "name": f"spleeter-{archive}" + ("" if limit == 11 else f"-{limit}khz"),
+                    "description": f"{names} by Spleeter, up to {limit} kHz",
+                    "network": "spleeter",
+                    "parameters": parameters,
+                    "segment": round(512 * 1024 / 44100, 6),
+                    "overlap": 0.0,
+                    "recipe": "spleeter",
+                    "weights": section,
+                    "note": f"No stem has anything above {limit} kHz. {facts['note']}",
+                    "scores": own.get("scores", []) if limit == 11 else [],
+                }
+            )
+
+
 def others(facts: Fields) -> Iterator[Fields]:
     """Yield the cards of single files."""
     for name, entry in facts.items():
@@ -205,6 +235,7 @@ def main(folder: str = "models") -> None:
         *open_unmix(facts["open_unmix"]),
         *mdx_net(facts["mdx_net"]),
         *vocal_remover(facts["vocal_remover"]),
+        *spleeter(facts["spleeter"]),
         *others(facts["others"]),
         *ensembles(facts["ensembles"]),
     ]

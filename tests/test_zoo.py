@@ -319,7 +319,7 @@ def test_what_is_not_known_of_weights_is_said() -> None:
     assert Weights(**file, sha256="0" * 64).doubt is None
     assert "only 8 digits" in str(Weights(**file, sha256="0" * 8).doubt)
     assert "its size is checked" in str(Weights(**file, bytes=5).doubt)
-    assert "only that it fits" in str(Weights(**file).doubt)
+    assert "that it fits its network" in str(Weights(**file).doubt)
     with pytest.raises(ValueError, match="of a bundled file, give 'sha256'"):
         Weights(format="safetensors", file="a.pt", sha256="0" * 8, bytes=5)
 

@@ -148,7 +148,6 @@ class SpleeterCore(nn.Module):
     def __init__(self, unets: Sequence[UNet], *, softmax: bool) -> None:
         super().__init__()
         self.unets = nn.ModuleList(unets)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.softmax = softmax
 
     def forward(self, magnitude: Tensor) -> Tensor:

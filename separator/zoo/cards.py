@@ -15,6 +15,9 @@ weights:
   sha256: 64 hexadecimal digits
   bytes: 12345678
   format: safetensors
+  package:                          # instead of the download, where it is installed (optional)
+    name: some-package
+    files: [{path: some_package/weights.bin, sha256: 64 digits, bytes: 12345678}]
 licence: MIT
 ```
 
@@ -81,12 +84,33 @@ Decibels = dict[str, float]
 _SHA256_DIGITS = 64
 
 
+class PackagedFile(Strict):
+    """Name a file in an installed package, by its path from where packages lie."""
+
+    path: Annotated[str, Field(pattern=r"^\w[\w-]*(/\w[\w.-]*)+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class PythonPackage(Strict):
+    """Say which Python package holds a model's weights: it is looked into, and never imported.
+
+    Attributes:
+        name: as it is installed by.
+        files: one, or one for each stem where the format has such files.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    files: Annotated[tuple[PackagedFile, ...], FROM_LIST, Field(min_length=1)]
+
+
 class Weights(Strict):
     """Say where a model's weights are, and how to know that they are the right ones.
 
     Attributes:
         file: path relative to the card's folder, or an absolute one.
         urls: where to download the file; the second and later ones are mirrors.
+        package: what is used instead of a download where it is installed.
         sha256: of the file, 64 lower-case hexadecimal digits; of one that is downloaded, as many
             of the first ones as its publisher tells (at least 8), or None.
         bytes: size of the file; None where a download's isn't known.
@@ -95,6 +119,7 @@ class Weights(Strict):
 
     file: Text | None = None
     urls: Annotated[tuple[Text, ...], FROM_LIST] = ()
+    package: PythonPackage | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
     bytes: Count | None = None
     format: Literal[
@@ -113,6 +138,10 @@ class Weights(Strict):
     def _one_place(self) -> Weights:
         if bool(self.file) == bool(self.urls):
             raise ValueError("give either 'file' (bundled) or 'urls' (downloaded)")
+        if self.file and self.package:
+            raise ValueError("a 'package' stands for a download, so give 'urls', not 'file'")
+        if self.package and len(self.package.files) > 1 and self.format != "spleeter":
+            raise ValueError(f"the format '{self.format}' has all stems in one file")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from separator.zoo.cards import AnyCard, Card
 from separator.zoo.members import find_members
-from separator.zoo.weights import is_available
+from separator.zoo.weights import is_available, packaged
 
 #: Places of weights, the easiest first.
 _PLACES = ("bundled", "downloaded", "to download", "missing")
@@ -37,7 +37,7 @@ def place_of(card: AnyCard) -> str:
 
 def _place(model: Card) -> str:
     if is_available(model):
-        return _BUNDLED if model.bundled else _DOWNLOADED
+        return _BUNDLED if model.bundled or packaged(model) else _DOWNLOADED
     return _MISSING if model.bundled else _TO_DOWNLOAD
 
 

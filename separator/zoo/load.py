@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from separator.errors import ModelError
 from separator.zoo.cards import Card, Ensemble
 from separator.zoo.downloads import ByteProgress
-from separator.zoo.weights import weights_path
+from separator.zoo.weights import weights_files
 
 if TYPE_CHECKING:  # listing models must not wait for torch
     from torch import nn
@@ -63,12 +63,12 @@ def read_model(
     Raises:
         ModelError: the weights can't be had or can't be read, or are another network's.
     """
-    path = weights_path(card, offline=offline, progress=progress)
+    path, *others = weights_files(card, offline=offline, progress=progress)
     if card.weights.format == "demucs":
         return _unpacked(card, path)
     from separator.checkpoints.states import read_state
 
-    return card, read_state(path, card.weights.format, card.stems)
+    return card, read_state(path, card.weights.format, card.stems, others)
 
 
 def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":

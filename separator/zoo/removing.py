@@ -9,7 +9,7 @@ from separator.errors import ModelError
 from separator.resources import card_folders
 from separator.zoo.cards import AnyCard, Card, Ensemble
 from separator.zoo.describe import models_of
-from separator.zoo.weights import is_available, local_path
+from separator.zoo.weights import is_available, local_path, packaged
 
 
 def is_added(card: AnyCard) -> bool:
@@ -52,7 +52,11 @@ def remove(card: AnyCard, cards: Iterable[AnyCard]) -> list[Path]:
 
 def _fetched(card: AnyCard) -> list[Card]:
     """Return the models whose weights were downloaded."""
-    return [model for model in models_of(card) if not model.bundled and is_available(model)]
+    return [
+        model
+        for model in models_of(card)
+        if is_available(model) and not (model.bundled or packaged(model))
+    ]
 
 
 def _require_unused(card: AnyCard, cards: Iterable[AnyCard]) -> None:
