@@ -1,5 +1,7 @@
 """Separate a recorded song into stems."""
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -49,15 +49,15 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Result:
-    """Say what became of one file.
+    """Outcome of one file.
 
     Attributes:
         source: The file that was separated.
         outputs: Name of each stem, and of the residual if asked for, with the file written.
         model: Name of the model.
-        sample_rate: Of the source and of the stems, in Hz; Opus files hold them at 48 kHz.
-        channels: Of source and outputs.
-        samples: Of source and stems, per channel, at `sample_rate`.
+        sample_rate: Rate of source and stems, in Hz; Opus files hold them at 48 kHz.
+        channels: Number in source and outputs.
+        samples: Length of source and stems, per channel, at `sample_rate`.
         gain: The one gain on all stems of this track; 1.0 unless an output would have clipped.
         truncated: What is missing from the source; None where it is whole.
         notes: What else the user should know.
@@ -84,7 +84,7 @@ class Result:
 
 
 class Separator:
-    """Hold a model in memory and separate with it; safe to use from several threads.
+    """Model in memory that separates songs; safe to use from several threads.
 
     Args:
         model: Name of a card, path of a card, or a card; of a model or of an ensemble.
@@ -94,8 +94,8 @@ class Separator:
         overlap: Share of a segment that the next one covers again, in [0, 1).
         batch_size: Segments that go through the network together.
         shifts: Passes over differently placed segments that are averaged.
-        seed: Of the placement.
-        augmentations: Of "swap" and "polarity": also separate the mixture with its channels
+        seed: Start of the draw of placements.
+        augmentations: Any of "swap" and "polarity": also separate the mixture with its channels
             swapped, or turned over, and average.
         offline: Never download; `$SEPARATOR_OFFLINE` does the same.
 
@@ -189,7 +189,7 @@ class Separator:
 
         Args:
             mixture: Float samples at any rate, full scale at 1.
-            sample_rate: Of the mixture and of the result, in Hz.
+            sample_rate: Rate of the mixture and of the result, in Hz.
             stems: Names of the wanted stems; all unless given. Only these are computed.
             residual: Name under which the mixture minus these stems is returned too.
             progress: Called after each batch of segments.
@@ -245,7 +245,7 @@ class Separator:
 
         Args:
             blocks: Float samples, each block of any length, all of the same number of channels.
-            sample_rate: Of the blocks, in Hz.
+            sample_rate: Rate of the blocks, in Hz.
             samples: Expected length of the stream per channel, where known; for progress only.
             layout: Where the speakers of the channels stand; see `separator.audio.layout`.
             stems: As in `separate`.
@@ -310,7 +310,7 @@ class Separator:
             residual: As in `separate`.
             start: Where to begin, in seconds.
             duration: How much to separate, in seconds; to the end unless given.
-            track: Which audio track of a film, counted from 0; the first that can be decoded
+            track: Audio track of a film, counted from 0; the first that can be decoded
                 unless given.
             audio_format: wav, flac, mp3, ogg, opus or m4a.
             bit_depth: 16, 24 or 32 (float), where the format has them; the source's unless given.

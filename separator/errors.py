@@ -4,22 +4,24 @@ A message says what went wrong, what was given, what is allowed and what to do n
 Anything that is not a `SeparatorError` is a defect of this program.
 """
 
+from __future__ import annotations
+
 
 class SeparatorError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
 class AudioError(SeparatorError):
-    """Raise when a file can't be decoded, encoded or written."""
+    """Audio that can't be decoded, encoded or written."""
 
 
 class ModelError(SeparatorError):
-    """Raise when a model can't be found, verified, loaded or run."""
+    """Model that can't be found, verified, loaded or run."""
 
 
 class ConfigError(SeparatorError):
-    """Raise when an option, a card or a recipe holds a value that isn't allowed."""
+    """Value of an option, a card or a recipe that isn't allowed."""
 
 
 class Cancelled(SeparatorError):
-    """Raise when the caller asked for the work to stop."""
+    """Wish of the caller that the work stops."""

@@ -5,6 +5,8 @@ default glibc returns much of that to the system at once, which must clear every
 it is next asked for: that costs large transformers up to a tenth of their time.
 """
 
+from __future__ import annotations
+
 import ctypes
 import sys
 from functools import cache

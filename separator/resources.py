@@ -23,7 +23,7 @@ def data_folder(name: str) -> Path:
     """Return the folder `name` ("models" or "configs") that came with this installation.
 
     Raises:
-        ConfigError: the installation is incomplete.
+        ConfigError: The installation is incomplete.
 
     >>> (data_folder("models") / "weights").is_dir()
     True

@@ -5,6 +5,8 @@ an unknown key is refused together with the nearest known one. YAML is read by t
 only, so a file can hold data and nothing else.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -45,7 +47,7 @@ def read_yaml(path: Path, loader: type[Any] = SAFE_LOADER) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader, or with a safe `loader` that knows more tags.
 
     Raises:
-        ConfigError: the file can't be read, isn't YAML, or isn't a mapping.
+        ConfigError: The file can't be read, isn't YAML, or isn't a mapping.
     """
     try:
         text = _read_text(path)
@@ -114,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds a mapping.
 
     Raises:
-        ConfigError: one line that names the file.
+        ConfigError: One line that names the file.
     """
     try:
         data = json.loads(_read_text(path))
@@ -129,7 +131,7 @@ def validate(model: type[Schema], data: dict[str, Any], where: str) -> Schema:
     """Check `data` against `model`; `where` names the file in the error.
 
     Raises:
-        ConfigError: one line about the first problem, and the number of the others.
+        ConfigError: One line about the first problem, and the number of the others.
     """
     try:
         return model.model_validate(data)

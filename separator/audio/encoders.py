@@ -28,7 +28,7 @@ _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
 class Sink:
-    """Pass a codec's bytes to a file, and keep the first error for the caller.
+    """File that takes a codec's bytes, and keeps the first error for the caller.
 
     An exception can't travel through a codec library: it would be printed, or lost.
     """
@@ -73,7 +73,7 @@ class Sink:
 
 
 class Encoder(Protocol):
-    """Encode blocks into a file that the caller opened."""
+    """Encoder of blocks into a file that the caller opened."""
 
     def write(self, block: Block) -> None:
         """Encode (channels, time)."""
@@ -102,7 +102,7 @@ def open_encoder(
 
 
 class FFmpegEncoder:
-    """Encode by FFmpeg, which notes delay and padding of lossy codecs in the container."""
+    """FFmpeg, which notes delay and padding of lossy codecs in the container."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class FFmpegEncoder:
 
 
 class VorbisEncoder:
-    """Encode Ogg Vorbis by libsndfile, as PyAV comes without libvorbis."""
+    """Ogg Vorbis by libsndfile, as PyAV comes without libvorbis."""
 
     # Nominal kb/s of the qualities 0 to 10, two channels at 44.1 kHz (libvorbis' table).
     _KBPS = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)

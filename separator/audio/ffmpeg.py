@@ -47,11 +47,11 @@ _AAC_FRAMES = (1024, 2048)
 
 
 class FFmpegDecoder:
-    """Decode by FFmpeg: nearly every audio or video format.
+    """FFmpeg: nearly every audio or video format.
 
     Args:
         path: The file.
-        stream: Which audio stream, counted from 0; the first that can be decoded where absent.
+        stream: Audio stream, counted from 0; the first that can be decoded where absent.
     """
 
     def __init__(self, path: Path, stream: int | None = None):

@@ -5,6 +5,8 @@ A layout is a tuple of speaker names in the order of the channels, in FFmpeg's s
 same order.
 """
 
+from __future__ import annotations
+
 Layout = tuple[str, ...]
 
 _DEFAULTS: dict[int, Layout] = {

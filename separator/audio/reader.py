@@ -41,7 +41,7 @@ def open_audio(
 
     Args:
         path: Any file with sound in it.
-        stream: Which audio stream, counted from 0 (`.stem.mp4` files have five); the first that
+        stream: Audio stream, counted from 0 (`.stem.mp4` files have five); the first that
             can be decoded where absent.
         start: Seconds skipped, to the nearest sample.
         duration: Seconds read at most; to the end where absent.

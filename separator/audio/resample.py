@@ -29,7 +29,7 @@ def resampled_length(samples: int, in_rate: int, out_rate: int) -> int:
 
 
 class Resampler:
-    """Resample a stream of blocks.
+    """Resampler of a stream of blocks.
 
     The output is aligned with the input (an impulse at time t stays at time t) and has
     `resampled_length` samples in all. Equal rates pass through untouched.

@@ -26,7 +26,7 @@ _READ = 1 << 15  # samples at once
 
 
 class SndfileDecoder:
-    """Decode any file that libsndfile reads.
+    """Decoder of any file that libsndfile reads.
 
     Args:
         path: The file.
@@ -87,7 +87,7 @@ class SndfileDecoder:
 
 
 class VorbisDecoder:
-    """Decode Ogg Vorbis, link by link: libsndfile stops at the end of the first."""
+    """Ogg Vorbis, link by link: libsndfile stops at the end of the first."""
 
     def __init__(self, path: Path, links: list[ogg.Link]):
         self.damaged = 0

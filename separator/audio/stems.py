@@ -37,7 +37,7 @@ _SPOOL_SAMPLES = 1 << 16
 
 
 class StemWriter:
-    """Write the stems of one track, encoding in a thread of its own.
+    """Writer of the stems of one track, which encodes in a thread of its own.
 
     As a context manager it closes, or discards everything where an error passes.
     `gain` (linear) is 1 until `close` finds that something clipped; `notes` are for the user.

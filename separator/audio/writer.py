@@ -24,7 +24,7 @@ Block = npt.NDArray[np.float32]
 
 
 class AudioWriter:
-    """Encode blocks into a hidden file; `close` gives it its name, `discard` removes it.
+    """Hidden file of encoded blocks; `close` gives it its name, `discard` removes it.
 
     As a context manager it closes, or discards where an error passes.
     """

@@ -32,10 +32,10 @@ _MIXTURES = ("_mixture", "_mix")
 
 @dataclass(frozen=True)
 class BoardLayout:
-    """Say what a leaderboard calls its files.
+    """Names that a leaderboard gives its files.
 
     Attributes:
-        pattern: Of the estimates, with {track} and {stem}; the extension follows.
+        pattern: Names of the estimates, with {track} and {stem}; the extension follows.
         nested: Whether each mixture has a folder of its own.
         names: What stems are called that have another name here.
         rest: Name of all but the vocals.
@@ -124,10 +124,10 @@ def plan_board(
     Args:
         mixtures: As `find_mixtures` returns them.
         output: Folder of the estimates.
-        layout: Of the leaderboard.
-        stems: Of the model; and the name of the residual, if it is wanted.
+        layout: Layout of the leaderboard.
+        stems: Stems of the model; and the name of the residual, if it is wanted.
         existing: What to do about files that are there.
-        extension: Of the estimates.
+        extension: Extension of the estimates.
     """
     jobs = []
     for track, path in mixtures.items():

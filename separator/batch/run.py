@@ -37,7 +37,7 @@ Existing = Literal["refuse", "skip", "overwrite"]
 
 @dataclass(frozen=True)
 class Options:
-    """Say what is wanted of every file; the fields are those of `Separator.separate_file`.
+    """Wishes for every file; the fields are those of `Separator.separate_file`.
 
     Attributes:
         existing: What to do about outputs that exist: refuse the file, skip what is there, or
@@ -73,7 +73,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Say how a job ended.
+    """End of a job.
 
     Attributes:
         error: One line, for people.
@@ -98,7 +98,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Report:
-    """Say how all jobs ended, and under which conditions they ran."""
+    """Ends of all jobs, and the conditions under which they ran."""
 
     model: str
     device: str
@@ -220,7 +220,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Worker:
-    """Do one job after the other; never raise."""
+    """Worker that does one job after the other and never raises."""
 
     separator: Separator
     options: Options

@@ -8,6 +8,8 @@ separation", 2023, arXiv 2309.02539; "Remastering divide and remaster: a cinemat
 separation dataset with multilingual support", 2024, arXiv 2407.07275 (version 2).
 """
 
+from __future__ import annotations
+
 import re
 
 from torch import Tensor

@@ -3,6 +3,8 @@
 These are pure functions on dictionaries; reading the files is not their business.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -84,7 +86,7 @@ def from_demucs_kwargs(network: str, kwargs: Mapping[str, Any]) -> dict[str, Any
         kwargs: the arguments; what is left out has demucs' defaults.
 
     Raises:
-        ConfigError: an argument is unknown, or asks for something that isn't supported.
+        ConfigError: An argument is unknown, or asks for something that isn't supported.
 
     >>> from_demucs_kwargs("hdemucs", {"sources": ["drums"], "channels": 48, "rescale": 0.1})
     {'stems': ['drums'], 'hidden_channels': 48}

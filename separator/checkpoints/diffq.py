@@ -14,6 +14,8 @@ Reference: Défossez, Adi and Synnaeve, "Differentiable model compression via ps
 noise", 2021, arXiv 2104.09987.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,10 +44,10 @@ def dequantize(state: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> di
 
     Args:
         state: as a Demucs file holds it.
-        shapes: of all parameters, by name, in the network's order.
+        shapes: shapes of all parameters, by name, in the network's order.
 
     Raises:
-        ModelError: the state doesn't fit the network, or has options that no published file has.
+        ModelError: The state doesn't fit the network, or has options that no published file has.
     """
     try:
         return _dequantize(state, shapes)
@@ -102,7 +104,7 @@ def unpack(planes: Tensor, count: int) -> Tensor:
     Shape: `(blocks, planes, words)`, or without blocks; to `(count,)`, int64.
 
     Raises:
-        ValueError: fewer numbers are there.
+        ValueError: Fewer numbers are there.
 
     >>> unpack(torch.tensor([[1, 3], [2, 0]], dtype=torch.uint8), 4)
     tensor([1, 1, 2, 1])

@@ -3,6 +3,8 @@
 A new network that foreign checkpoints exist for is one `Family` in `FAMILIES`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -275,7 +277,7 @@ def family_of(state: State, where: str) -> Family:
     """Recognise the architecture of a checkpoint by its keys.
 
     Raises:
-        ModelError: none of the known ones.
+        ModelError: None of the known ones.
     """
     for family in FAMILIES:
         if family.is_one(state):

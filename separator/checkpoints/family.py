@@ -4,6 +4,8 @@ A checkpoint's own keys and shapes say most about its network, and they are alwa
 of settings beside it is asked only for what shapes can't tell.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +28,7 @@ class Inferred(NamedTuple):
     names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, found: dict[str, Any]) -> "Inferred":
+    def of(cls, found: dict[str, Any]) -> Inferred:
         """Take the constants out of what a network's own reader of shapes has found."""
         parameters = dict(found)
         return cls(parameters.pop("stem_count"), parameters.pop("channels"), parameters)
@@ -53,8 +55,8 @@ class ForeignModel:
         """Compare the weights with the network's, by their shapes.
 
         Raises:
-            ConfigError: a hyper-parameter is unknown or impossible.
-            ModelError: the weights don't fit, or hold numbers that aren't finite.
+            ConfigError: A hyper-parameter is unknown or impossible.
+            ModelError: The weights don't fit, or hold numbers that aren't finite.
         """
         build = partial(
             build_network,
@@ -76,7 +78,7 @@ def _as_it_is(state: State) -> State:
 
 @dataclass(frozen=True)
 class Family:
-    """Translate one architecture.
+    """Translation of one architecture.
 
     Attributes:
         network: its name here, a key of `separator.networks.NETWORKS`.
@@ -115,7 +117,7 @@ class Family:
         """Turn foreign settings into ours.
 
         Raises:
-            ConfigError: a name is unknown, a type is wrong, or the graph isn't supported.
+            ConfigError: A name is unknown, a type is wrong, or the graph isn't supported.
         """
         ours = dict(self.defaults)
         for name, value in foreign.items():
@@ -147,7 +149,7 @@ class Family:
         """Refuse a variant that has the same shapes.
 
         Raises:
-            ConfigError: the file says that it is another kind of network.
+            ConfigError: The file says that it is another kind of network.
         """
         if kind is not None and self.kinds and kind not in self.kinds:
             raise ConfigError(
@@ -159,7 +161,7 @@ class Family:
         """Turn the settings of the section `audio` that concern the network into ours.
 
         Raises:
-            ConfigError: a type is wrong.
+            ConfigError: A type is wrong.
         """
         return {
             our_name: _checked(foreign[name], kind, f"{where}: '{name}'")
@@ -171,7 +173,7 @@ class Family:
         """Give the parameters the names that they have here.
 
         Raises:
-            ModelError: keys that every checkpoint of the family has are missing.
+            ModelError: Keys that every checkpoint of the family has are missing.
         """
         try:
             return self.convert(state)
@@ -185,7 +187,7 @@ class Family:
         """Read the hyper-parameters off the checkpoint; `settings` fill in what it can't tell.
 
         Raises:
-            ModelError: keys that every checkpoint of the family has are missing.
+            ModelError: Keys that every checkpoint of the family has are missing.
         """
         try:
             inferred = self.infer(state, settings)

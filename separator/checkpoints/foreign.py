@@ -9,6 +9,8 @@
 - a folder of Open-Unmix: a file for each stem, and `separator.json`.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,8 +42,8 @@ def read_foreign(
         stems: names of the estimates, where neither the files nor their program name them.
 
     Raises:
-        ModelError: the checkpoint is damaged, hostile, of an unknown architecture, or doesn't fit.
-        ConfigError: something is missing that only the user knows, or isn't supported.
+        ModelError: The checkpoint is damaged, hostile, of an unknown architecture, or doesn't fit.
+        ConfigError: Something is missing that only the user knows, or isn't supported.
     """
     with guarded(checkpoint):
         if config is not None and config.suffix == ".json":
@@ -191,7 +193,7 @@ class Bag:
 
     Attributes:
         files: their paths, one more than once where the bag repeats it.
-        weights: of each file's stems, in their order; None for equal ones.
+        weights: weights of each file's stems, in their order; None for equal ones.
         segment: seconds, instead of what the files say.
     """
 
@@ -204,8 +206,8 @@ def read_bag(path: Path) -> Bag:
     """Read the YAML of a bag of Demucs models, whose files lie beside it.
 
     Raises:
-        ConfigError: the YAML isn't one of a bag.
-        ModelError: a file is missing.
+        ConfigError: The YAML isn't one of a bag.
+        ModelError: A file is missing.
     """
     bag = validate(_Bag, read_yaml(path), path.name)
     if bag.weights is not None and len(bag.weights) != len(bag.models):
@@ -242,7 +244,7 @@ def read_folder(folder: Path) -> tuple[ForeignModel, State]:
     """Read a folder of Open-Unmix: `separator.json`, and for each stem `NAME.json`, `NAME....pth`.
 
     Raises:
-        ModelError: a file is missing, damaged or hostile, or the networks don't go together.
+        ModelError: A file is missing, damaged or hostile, or the networks don't go together.
         ConfigError: `separator.json` can't be read.
     """
     with guarded(folder):

@@ -3,6 +3,8 @@
 The parameters are those of github.com/TRvlvr/application_data, 2025.
 """
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,7 @@ def identify(path: Path) -> tuple[str, dict[str, Any]]:
     """Return the stem and the hyper-parameters of a public ONNX file.
 
     Raises:
-        ModelError: it is none of them, or can't be read.
+        ModelError: It is none of them, or can't be read.
     """
     checksum = fingerprint(path)
     try:
@@ -89,7 +91,7 @@ def fingerprint(path: Path) -> str:
     """Return the MD5 by which Ultimate Vocal Remover tells files: that of their end.
 
     Raises:
-        ModelError: the file can't be read.
+        ModelError: The file can't be read.
     """
     try:
         with path.open("rb") as file:
@@ -103,7 +105,7 @@ def graph_settings(checksum: str) -> tuple[str, dict[str, Any]]:
     """Return the stem of a public file, and its hyper-parameters but for its size.
 
     Raises:
-        KeyError: no public file has the checksum.
+        KeyError: No public file has the checksum.
     """
     models = {line[:32]: line[32:].split() for line in PUBLIC_GRAPHS.strip().splitlines()}
     n_fft, bins, frames, compensate, stem = models[checksum]

@@ -5,6 +5,8 @@ don't tell; where the two disagree, the shapes are right. `!!python/tuple` is re
 other Python object in the YAML is refused.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -76,9 +78,9 @@ def read_msst(checkpoint: Path, config: Path) -> ForeignModel:
     """Understand a checkpoint with its YAML, and check that its weights fit the network.
 
     Raises:
-        ModelError: the checkpoint is damaged, hostile, of an unknown architecture, or doesn't
+        ModelError: The checkpoint is damaged, hostile, of an unknown architecture, or doesn't
             fit; or it holds numbers that aren't finite.
-        ConfigError: the YAML lacks something, or asks for what isn't supported.
+        ConfigError: The YAML lacks something, or asks for what isn't supported.
     """
     sections = read_yaml(config, TupleLoader)
     settings = validate(_Config, sections, config.name)

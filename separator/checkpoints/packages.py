@@ -8,6 +8,8 @@
 As in Demucs itself, arguments that its classes no longer know are left out.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,9 +70,9 @@ def read_package(path: Path) -> Package:
     """Read a Demucs file.
 
     Raises:
-        ModelError: the file is damaged, hostile, or no Demucs file.
-        ConfigError: its arguments ask for something that isn't supported.
-        OSError: it can't be read.
+        ModelError: The file is damaged, hostile, or no Demucs file.
+        ConfigError: Its arguments ask for something that isn't supported.
+        OSError: It can't be read.
     """
     data = _read_safetensors(path) if _is_safetensors(path) else read_pickle(path)
     try:
@@ -102,8 +104,8 @@ def is_package(path: Path) -> bool:
     """Tell whether a file is one of Demucs'; others end in `.th` too.
 
     Raises:
-        ModelError: it ends so, and is damaged or hostile.
-        OSError: it can't be read.
+        ModelError: It ends so, and is damaged or hostile.
+        OSError: It can't be read.
     """
     if _is_safetensors(path):
         return "klass" in _metadata(path)

@@ -11,6 +11,8 @@ lets tensors and plain containers through; here a short list is added to it:
 A file that names anything else is refused before that is looked up, let alone called.
 """
 
+from __future__ import annotations
+
 import re
 import warnings
 import zipfile
@@ -25,13 +27,13 @@ from separator.errors import ModelError
 
 
 class StandIn:
-    """Stand for a foreign class: only its name is known."""
+    """Foreign class of which only the name is known."""
 
     name: str
 
 
 class Array:
-    """Stand for an array of numpy.
+    """Stand-in for an array of numpy.
 
     Attributes:
         values: its numbers.
@@ -105,8 +107,8 @@ def read_pickle(path: Path) -> Any:
         that are derived from `StandIn`.
 
     Raises:
-        ModelError: the file is damaged, isn't one of PyTorch, or asks for code to be run.
-        OSError: it can't be read.
+        ModelError: The file is damaged, isn't one of PyTorch, or asks for code to be run.
+        OSError: It can't be read.
     """
     is_zip = zipfile.is_zipfile(path)
     if is_zip:

@@ -60,7 +60,7 @@ def read_spleeter(*paths: Path) -> dict[str, Tensor]:
     """Read the U-Nets of all stems: of one checkpoint, or of a file for each stem.
 
     Raises:
-        ModelError: a file can't be read, is damaged, asks for code to be run, or is no Spleeter.
+        ModelError: A file can't be read, is damaged, asks for code to be run, or is no Spleeter.
     """
     if is_spleeter(paths[0]):
         tensors = read_bundle(paths[0])
@@ -128,8 +128,8 @@ def read_spleeter_model(
         config: the JSON of its model; a public one needs none.
 
     Raises:
-        ModelError: it can't be read, is damaged or another network's.
-        ConfigError: it has as many stems as no public model, and no JSON.
+        ModelError: It can't be read, is damaged or another network's.
+        ConfigError: It has as many stems as no public model, and no JSON.
     """
     state = read_spleeter(path)
     count = numbered(state, "unets.")
@@ -164,7 +164,7 @@ def from_tensorflow(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Name the parameters of TensorFlow's checkpoint as here.
 
     Raises:
-        ValueError: one belongs to another network.
+        ValueError: One belongs to another network.
 
     >>> import torch
     >>> list(from_tensorflow({"conv2d_13/bias": torch.ones(2), "global_step": torch.ones(1)}))
@@ -203,7 +203,7 @@ def from_port(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
     """Name the parameters of a file of the port as here, without their stem.
 
     Raises:
-        ValueError: one belongs to another network.
+        ValueError: One belongs to another network.
 
     >>> import torch
     >>> list(from_port({"down2_conv.1.bias": torch.ones(2), "up1.3.weight": torch.ones(2)}))

@@ -16,6 +16,8 @@ file --read_state--> {parameter: tensor} --load_state--> network
 - `onnx`: MDX-Net models of Ultimate Vocal Remover; the graph itself is the parameter.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,12 +58,12 @@ def read_state(
     Args:
         path: the file.
         format: one of `READERS`.
-        stems: of the model; files of one stem are named by it.
+        stems: stems of the model; files of one stem are named by it.
         others: further files, where a format has one for each stem.
 
     Raises:
-        ModelError: the file is damaged, asks for code to be run, or holds no parameters.
-        ConfigError: a Demucs file's arguments ask for something that isn't supported.
+        ModelError: The file is damaged, asks for code to be run, or holds no parameters.
+        ConfigError: A Demucs file's arguments ask for something that isn't supported.
     """
     with guarded(path):
         state = READERS[format](path, *others)
@@ -167,7 +169,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], *, where: str) -
         where: what the parameters came from, for the error.
 
     Raises:
-        ModelError: keys are missing or left over, or shapes differ.
+        ModelError: Keys are missing or left over, or shapes differ.
     """
     _compare(network, state, where)
     network.load_state_dict(dict(state))

@@ -55,7 +55,7 @@ def read_bundle(path: Path) -> dict[str, Tensor]:
         path: its `.index`, beside the data, or a `.tar.gz` that holds both.
 
     Raises:
-        ModelError: a file can't be read, is damaged, cut short, or has a form that isn't known.
+        ModelError: A file can't be read, is damaged, cut short, or has a form that isn't known.
     """
     with guarded(path):
         if path.suffix == ".index":
@@ -129,7 +129,7 @@ def read_index(data: bytes) -> dict[str, BundleEntry]:
     """Return the entries of an index.
 
     Raises:
-        ValueError, IndexError, struct.error: it is damaged, or has a form that isn't known.
+        ValueError, IndexError, struct.error: It is damaged, or has a form that isn't known.
     """
     if len(data) < _FOOTER or not data.endswith(_MAGIC):
         raise ValueError("its index has no valid end")

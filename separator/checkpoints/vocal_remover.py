@@ -8,6 +8,8 @@ Reference: github.com/TRvlvr/application_data, 2025 (checksums); Ultimate Vocal 
 lib_v5/vr_network/modelparams (bands).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -158,8 +160,8 @@ def read_cascade(
         stems: names of the masked stem and of the other one, unless they are known.
 
     Raises:
-        ModelError: parts of the network are missing.
-        ConfigError: nothing is known about its bands, or their JSON can't be read.
+        ModelError: Parts of the network are missing.
+        ConfigError: Nothing is known about its bands, or their JSON can't be read.
     """
     if config is None:
         bands, known = _public(checkpoint)
@@ -197,7 +199,7 @@ def public_settings(name: str, *, newer: bool, first_stem: str) -> dict[str, Any
     """Return the `model_settings` for bands in `PUBLIC_BANDS`.
 
     Raises:
-        KeyError: there are no bands of that name.
+        KeyError: There are no bands of that name.
     """
     return model_settings(_tabled(name), newer=newer, first_stem=first_stem)
 

@@ -4,6 +4,8 @@ Results go to stdout, messages to stderr. Exit codes: 0 all done, 1 something fa
 130 interrupted. What a command needs is imported inside it, so that `--help` answers at once.
 """
 
+from __future__ import annotations
+
 import sys
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -18,7 +20,7 @@ from separator.version import __version__
 
 
 class Commands(TyperGroup):
-    """End every foreseen error in one line and its exit code."""
+    """Group of commands that ends every foreseen error in one line and its exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""

@@ -1,5 +1,7 @@
 """`separator ensemble`: let several models work together."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +27,7 @@ def ensemble() -> None:
 
 @app.command()
 def fit(
-    name: Annotated[str, typer.Argument(help="Of the new ensemble.")],
+    name: Annotated[str, typer.Argument(help="Name of the new ensemble.")],
     models: Annotated[
         str, typer.Option("--models", "-m", metavar="A,B", help="Names of the members.")
     ],
@@ -72,7 +74,7 @@ def fit(
     line(path)
 
 
-def _show(card: "Ensemble", fits: "list[Fit]") -> None:
+def _show(card: Ensemble, fits: list[Fit]) -> None:
     """Show the weight of each member, and what it is worth alone and together."""
     rows = table("Stem", *(member.model for member in card.members), "Together", "Songs")
     for found in fits:

@@ -1,5 +1,7 @@
 """`separator evaluate`: measure models, ensembles and folders of estimates."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,7 +84,7 @@ def evaluate(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="Of BSSEval: torch or museval.", rich_help_panel=_SCORES)
+        str, typer.Option(help="Engine of BSSEval: torch or museval.", rich_help_panel=_SCORES)
     ] = "torch",
     output: Annotated[
         Path | None,
@@ -171,7 +173,7 @@ def evaluate(
 @app.command("report")
 def write(
     results: Annotated[Path, typer.Argument(metavar="DIR", help="FolderMethod of results.")],
-    split: Annotated[str, typer.Option(help="Of the data set.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
 ) -> None:
     """Write report, plots and CSV anew, from results that are there."""
     _report(results, split, (), quiet=False)
@@ -234,7 +236,7 @@ def leaderboard(
     raise typer.Exit(1 if problems or failed else 0)
 
 
-def _models(names: Sequence[str], settings: dict[str, Any]) -> "list[ModelMethod]":
+def _models(names: Sequence[str], settings: dict[str, Any]) -> list[ModelMethod]:
     """Return the models, their settings checked before anything is fetched or read."""
     from separator.cli.models import chosen_card
     from separator.ensemble.assemble import Settings
@@ -256,7 +258,7 @@ def _all_words(given: Sequence[str] | None) -> list[str]:
     return [word for text in given or () for word in words(text)]
 
 
-def _bounds(names: Sequence[str]) -> "list[Method]":
+def _bounds(names: Sequence[str]) -> list[Method]:
     from separator.evaluation.methods import choose_oracles
 
     return [*choose_oracles(["mixture", *(name for name in names if name != "none")])]
@@ -264,7 +266,7 @@ def _bounds(names: Sequence[str]) -> "list[Method]":
 
 def _open(
     data: Path, kind: str, split: str, stems: str | None, limit: int | None, *, quiet: bool
-) -> "tuple[Dataset, list[Failure]]":
+) -> tuple[Dataset, list[Failure]]:
     """Open the data; what is wrong with some of its tracks is told, and counted as a failure."""
     from separator.datasets import DatasetError, scan_dataset
     from separator.evaluation.report import Failure
@@ -292,7 +294,7 @@ def _open(
     return dataset, problems
 
 
-def _folders(given: Sequence[str], dataset: "Dataset") -> "list[FolderMethod]":
+def _folders(given: Sequence[str], dataset: Dataset) -> list[FolderMethod]:
     from separator.evaluation.methods import open_folder
 
     found = []
@@ -304,7 +306,7 @@ def _folders(given: Sequence[str], dataset: "Dataset") -> "list[FolderMethod]":
     return found
 
 
-def _check_names(methods: "Sequence[Method]") -> None:
+def _check_names(methods: Sequence[Method]) -> None:
     names = [method.name for method in methods]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(
@@ -314,22 +316,20 @@ def _check_names(methods: "Sequence[Method]") -> None:
         message("There are no models and no estimates: only the bounds are measured.")
 
 
-def _fetch(models: "Sequence[ModelMethod]", *, offline: bool, quiet: bool) -> None:
+def _fetch(models: Sequence[ModelMethod], *, offline: bool, quiet: bool) -> None:
     from separator.cli.models import fetch_weights
 
     for one in models:
         fetch_weights(one.card, offline=offline, quiet=quiet)
 
 
-def _run(
-    dataset: "Dataset", evaluation: "Evaluation", *, jobs: int, quiet: bool
-) -> "list[Failure]":
+def _run(dataset: Dataset, evaluation: Evaluation, *, jobs: int, quiet: bool) -> list[Failure]:
     """Measure, and tell what happens; return what failed."""
     from separator.evaluation.measure import evaluate as measure
 
     ended = 0
 
-    def tell(track: str, outcomes: "Sequence[TrackOutcome]") -> None:
+    def tell(track: str, outcomes: Sequence[TrackOutcome]) -> None:
         nonlocal ended
         ended += 1
         head = f"[{ended}/{len(dataset)}] {track}"
@@ -346,7 +346,7 @@ def _run(
     return [*_failures(outcomes)]
 
 
-def _failures(outcomes: "Sequence[TrackOutcome]") -> "Iterator[Failure]":
+def _failures(outcomes: Sequence[TrackOutcome]) -> Iterator[Failure]:
     from separator.evaluation.report import Failure
 
     for outcome in outcomes:
@@ -356,7 +356,7 @@ def _failures(outcomes: "Sequence[TrackOutcome]") -> "Iterator[Failure]":
             yield Failure(outcome.track, outcome.method, warning, warning=True)
 
 
-def _report(folder: Path, split: str, failures: "Sequence[Failure]", *, quiet: bool) -> None:
+def _report(folder: Path, split: str, failures: Sequence[Failure], *, quiet: bool) -> None:
     from separator.evaluation.report import write_report
 
     if not any(folder.glob(f"*/{split}/*.json")) and failures:
@@ -368,7 +368,7 @@ def _report(folder: Path, split: str, failures: "Sequence[Failure]", *, quiet: b
         line(folder / "report.html")
 
 
-def _show(summary: "Summary", metric: str) -> None:
+def _show(summary: Summary, metric: str) -> None:
     from separator.evaluation.tables import score_table
 
     scores = score_table(summary, metric)
@@ -379,7 +379,7 @@ def _show(summary: "Summary", metric: str) -> None:
     show(rows)
 
 
-def _finish(failures: "Sequence[Failure]") -> None:
+def _finish(failures: Sequence[Failure]) -> None:
     """Say how many tracks failed, and end with the exit code."""
     errors = [failure for failure in failures if not failure.warning]
     for failure in errors:

@@ -1,5 +1,7 @@
 """`separator info`: what this installation has, and what it lacks."""
 
+from __future__ import annotations
+
 import os
 import platform
 import shutil

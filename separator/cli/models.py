@@ -157,7 +157,7 @@ def add(
         Path | None, typer.Argument(help="The YAML or JSON that belongs to them, if any.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the model; from the checkpoint's unless given.")
+        str | None, typer.Option(help="Name of the model; from the checkpoint's unless given.")
     ] = None,
     stems: Annotated[
         str | None, typer.Option(help="Names of its stems, where no file has them: a,b,c.")

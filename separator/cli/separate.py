@@ -1,5 +1,7 @@
 """`separator separate`: songs go in, their stems come out."""
 
+from __future__ import annotations
+
 import os
 import signal
 import threading
@@ -30,7 +32,7 @@ _WANTED, _FILES = "What comes out", "Files"
 
 
 class SeparateCommand(TyperCommand):
-    """Let `--residual` stand alone or before a name.
+    """Command whose `--residual` stands alone or before a name.
 
     The next word is its name unless it is an option, or a file or folder that exists.
     """
@@ -100,7 +102,7 @@ def separate(
     segment: common.Segment = None,
     shifts: common.Shifts = 0,
     seed: Annotated[
-        int, typer.Option(help="Of the placements.", rich_help_panel=common.QUALITY)
+        int, typer.Option(help="Start of the draw of placements.", rich_help_panel=common.QUALITY)
     ] = 0,
     augment: Annotated[
         str | None,
@@ -203,7 +205,7 @@ def separate(
     raise typer.Exit(1 if result.count("failed") else 0)
 
 
-def _note_speed(card: "AnyCard", report: "Report") -> None:
+def _note_speed(card: AnyCard, report: Report) -> None:
     """Remember how fast the model was, for recommendations."""
     from separator.zoo.speeds import Speeds
 
@@ -230,7 +232,7 @@ def _existing(skip: bool, overwrite: bool) -> Any:
     return "skip" if skip else "overwrite" if overwrite else "refuse"
 
 
-def _check_options(inputs: Sequence[str], options: "Options", card: "AnyCard") -> None:
+def _check_options(inputs: Sequence[str], options: Options, card: AnyCard) -> None:
     """Refuse wrong wishes before any work is done."""
     from separator.zoo.cards import output_names
 
@@ -248,7 +250,7 @@ def _check_options(inputs: Sequence[str], options: "Options", card: "AnyCard") -
 
 
 def _check_settings(
-    card: "AnyCard",
+    card: AnyCard,
     *,
     device: str,
     precision: str,
@@ -277,7 +279,7 @@ def _check_folders(output: Path, report: Path | None) -> None:
         raise ConfigError(f"--report is '{report}', a folder; name a file.")
 
 
-def _load(card: "AnyCard", *, quiet: bool, offline: bool, **settings: Any) -> "Separator":
+def _load(card: AnyCard, *, quiet: bool, offline: bool, **settings: Any) -> Separator:
     """Load the model, downloaded if need be, and say what a user ought to know of it."""
     from separator.api import Separator
     from separator.cli.models import fetch_weights

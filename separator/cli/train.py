@@ -1,5 +1,7 @@
 """`separator train`: train a network by a recipe, and turn what comes out into a model."""
 
+from __future__ import annotations
+
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,9 +108,9 @@ def list_recipes() -> None:
 @app.command()
 def export(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or checkpoint.")],
-    folder: Annotated[Path, typer.Argument(help="Of cards; weights go to FOLDER/weights.")],
-    name: Annotated[str | None, typer.Option(help="Of the model; the run's unless given.")] = None,
-    licence: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
+    folder: Annotated[Path, typer.Argument(help="Folder of cards; weights go to FOLDER/weights.")],
+    name: Annotated[str | None, typer.Option(help="Name; the run's unless given.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "not stated",
     description: Annotated[
         str | None, typer.Option(help="One line; the recipe's unless given.")
     ] = None,
@@ -134,7 +136,7 @@ def _need_libraries() -> None:
         )
 
 
-def _recipe(config: str | None, folder: Path, changes: list[str], resume: bool) -> "Recipe":
+def _recipe(config: str | None, folder: Path, changes: list[str], resume: bool) -> Recipe:
     """Read the recipe: of a run that goes on, its own unless another is named."""
     from separator.training.recipe import load_recipe
 
@@ -144,13 +146,13 @@ def _recipe(config: str | None, folder: Path, changes: list[str], resume: bool) 
     return load_recipe(config or str(saved), changes)
 
 
-def _smaller(recipe: "Recipe", ratio: float) -> "Recipe":
+def _smaller(recipe: Recipe, ratio: float) -> Recipe:
     from separator.training.prune import smaller
 
     return smaller(recipe, ratio)
 
 
-def _prune(recipe: "Recipe", folder: Path, ratio: float, until: int | None) -> "Result":
+def _prune(recipe: Recipe, folder: Path, ratio: float, until: int | None) -> Result:
     """Prune, and say what that changed."""
     from separator.training.prune import prune
     from separator.words import rounded
@@ -166,7 +168,7 @@ def _prune(recipe: "Recipe", folder: Path, ratio: float, until: int | None) -> "
     return pruned.result
 
 
-def _tell(report: "Report") -> None:
+def _tell(report: Report) -> None:
     """Print one line about how the run goes, or about each song that something is wrong with."""
     if report.changes:
         changes = (f"{key}={now} (was {was})" for key, (was, now) in report.changes.items())
@@ -190,7 +192,7 @@ def _tell(report: "Report") -> None:
     message(f"{place}: SDR in dB: {', '.join(scores)}")
 
 
-def _show_costs(recipe: "Recipe") -> None:
+def _show_costs(recipe: Recipe) -> None:
     from separator.training.dryrun import analyse, measure_speed
     from separator.training.hardware import training_device
     from separator.words import rounded
@@ -216,7 +218,7 @@ def _show_costs(recipe: "Recipe") -> None:
     line(f"{speed:.3g} steps per second here, {audio:.3g} s of audio per second")
 
 
-def _show_problems(error: "DatasetError") -> None:
+def _show_problems(error: DatasetError) -> None:
     """Show the table of what is wrong with a data set."""
     from separator.datasets import PROBLEM_COLUMNS
 

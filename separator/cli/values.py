@@ -1,5 +1,7 @@
 """Turn what people type into values."""
 
+from __future__ import annotations
+
 import glob
 import os
 from collections.abc import Sequence

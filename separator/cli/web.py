@@ -1,5 +1,7 @@
 """`separator app`: the web app."""
 
+from __future__ import annotations
+
 import os
 import signal
 from typing import Annotated

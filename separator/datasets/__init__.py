@@ -8,6 +8,8 @@ for track in dataset.tracks:
 ```
 """
 
+from __future__ import annotations
+
 from separator.datasets.dataset import Dataset, check_usable, from_musdb, open_dataset, scan_dataset
 from separator.datasets.layouts import KINDS
 from separator.datasets.leaks import leak_check, trained_on

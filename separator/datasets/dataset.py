@@ -109,7 +109,7 @@ def check_usable(dataset: Dataset, path: str | Path, allow_partial: bool) -> Non
     """Refuse a data set of which songs have errors, unless that is allowed and some are left.
 
     Raises:
-        DatasetError: see its `problems`.
+        DatasetError: See its `problems`.
     """
     bad = list(dict.fromkeys(problem.track for problem in dataset.errors))
     if bad and not (allow_partial and dataset.tracks):

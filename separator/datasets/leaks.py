@@ -79,7 +79,7 @@ def leak_check(card: Described, dataset: Dataset) -> None:
     A card that doesn't state its training data passes; check members of an ensemble one by one.
 
     Args:
-        card: Of the model.
+        card: Card of the model.
         dataset: What it shall be tested on.
 
     Raises:

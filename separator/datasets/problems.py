@@ -50,7 +50,7 @@ def unreadable(track: str, error: str) -> Problem:
 
 
 class DatasetError(ConfigError):
-    """Raise when songs of a data set can't be used and that wasn't allowed.
+    """Songs of a data set that can't be used, where that wasn't allowed.
 
     Attributes:
         problems: Everything that is wrong, to be shown as a table.

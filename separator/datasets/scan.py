@@ -31,7 +31,7 @@ class Selection:
     """Which stems are read, and which files each is made of.
 
     Attributes:
-        layout: Of the data set.
+        layout: Layout of the data set.
         stems: Names as the caller wrote them.
     """
 

@@ -27,7 +27,7 @@ class ListedSong:
     """A song as its folder or metadata describe it.
 
     Attributes:
-        name: Of the song.
+        name: Name of the song.
         split: Split that its folder stands for, or None.
         parts: The files of each part, by the part's name in lower case.
         mixture: The file of the mixture; none where it is the sum of the parts.

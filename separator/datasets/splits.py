@@ -74,7 +74,7 @@ def split_of(name: str, folder: str | None, *, listed: bool) -> str | None:
     """Return the split of a song, or None where the data set has none.
 
     Args:
-        name: Of the song.
+        name: Name of the song.
         folder: Split that its folder stands for, or None.
         listed: Whether the official validation list of MUSDB18 takes songs out of `train`.
     """

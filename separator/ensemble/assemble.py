@@ -20,7 +20,7 @@ MOST = {"segment": 600, "overlap": 0.95, "batch_size": 256, "shifts": 32}
 
 @dataclass(frozen=True)
 class Settings:
-    """Say what is asked for; None where the cards decide. See `separator.stream.inference.Plan`."""
+    """Knobs of a run; None where the cards decide. See `separator.stream.inference.Plan`."""
 
     segment: float | None = None
     overlap: float | None = None
@@ -72,7 +72,7 @@ def assemble(tree: Tree, runners: Mapping[str, Runner], settings: Settings) -> M
 
     Args:
         tree: The card and its members, as `separator.zoo.members.find_members` returns them.
-        runners: Of each tree in `tree.networks`, by its card's name.
+        runners: Runner of each tree in `tree.networks`, by its card's name.
         settings: What is asked for, before what the cards say.
 
     Raises:

@@ -14,6 +14,8 @@ Members that err independently are best averaged; a median ignores the one that 
 keeps what all members hear (least bleeding), `max` what any of them hears (least lost).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import torch

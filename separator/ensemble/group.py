@@ -40,15 +40,15 @@ _WIENER_FRAMES = 300  # of a segment in which sources stand still: 7 s at 44.1 k
 
 @dataclass(frozen=True)
 class Part:
-    """Run one member of an ensemble.
+    """Member of an ensemble at work.
 
     Attributes:
-        name: Of its card.
+        name: Name of its card.
         model: Gives the stems in `names`, in their order.
         inputs: The rows that it hears; the first is the one that it separates.
         names: The model's stems, and their names in the ensemble.
         residual: Name of the input minus these stems, where it is wanted.
-        weights: Of each name that counts for a stem of the ensemble.
+        weights: Weight of each name that counts for a stem of the ensemble.
     """
 
     name: str
@@ -89,10 +89,10 @@ class Part:
 
         Args:
             rows: The song, and what earlier members gave.
-            indices: Of the rows that are heard.
+            indices: Numbers of the rows that are heard.
             monitor: As in `Model.separate`.
-            statistics: Of the song.
-            measured: Of other rows, as far as they are known; this one is added.
+            statistics: Statistics of the song.
+            measured: Statistics of other rows, as far as they are known; this one is added.
         """
         first = indices[0]
         if self.measures:
@@ -115,12 +115,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """Run the members of an ensemble in step, and make one estimate of each stem.
+    """Members of an ensemble in step, and the one estimate that they make of each stem.
 
     Attributes:
         card: Says how; see `separator.zoo.cards.Ensemble`.
         parts: In the order in which they run.
-        stems: Those that are wanted, in their order.
+        stems: Wanted stems, in their order.
     """
 
     card: Ensemble

@@ -23,6 +23,8 @@ separation", IEEE TASLP 14(4), 2006; Stoter, Liutkus and Ito, "The 2018 signal s
 campaign", LVA/ICA 2018, arXiv 1804.06267 (version 4); museval 0.4.1 (conventions).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -60,7 +62,7 @@ class _Blocks:
     count: int
 
     @classmethod
-    def covering(cls, length: int, filter_length: int) -> "_Blocks":
+    def covering(cls, length: int, filter_length: int) -> _Blocks:
         history = filter_length - 1
         count = -(-length // (max(_FFT, 8 * filter_length) - history))
         size = _fast_length(-(-length // count) + history)
@@ -109,8 +111,8 @@ def bss_eval(
         output: four times `(sources, frames)`
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
-        ConfigError: for a window, hop or filter length below one
+        AudioError: For shapes that differ or samples that are not finite
+        ConfigError: For a window, hop or filter length below one
     """
     check_pair(references, estimates)
     for name, value in (("window", window), ("hop", hop), ("filter_length", filter_length)):

@@ -1,5 +1,7 @@
 """What every metric checks before it measures, and how it reads long signals."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import torch
@@ -17,7 +19,7 @@ def check_pair(references: Tensor, estimates: Tensor) -> None:
         references, estimates: `(stems, channels, time)`, real
 
     Raises:
-        AudioError: for shapes that differ or are empty, or samples that are not finite
+        AudioError: For shapes that differ or are empty, or samples that are not finite
     """
     if references.ndim != 3 or references.shape != estimates.shape or 0 in references.shape:
         raise AudioError(
@@ -33,7 +35,7 @@ def check_mixture(mixture: Tensor, references: Tensor) -> None:
     """Refuse a mixture `(channels, time)` that doesn't belong to `(stems, channels, time)`.
 
     Raises:
-        AudioError: for another or an empty shape, or samples that are not finite
+        AudioError: For another or an empty shape, or samples that are not finite
     """
     if mixture.ndim != 2 or mixture.shape != references.shape[1:] or 0 in references.shape:
         raise AudioError(
@@ -47,7 +49,7 @@ def check_finite(name: str, signals: Tensor) -> None:
     """Refuse samples that are NaN or infinite.
 
     Raises:
-        AudioError: if there is any
+        AudioError: If there is any
     """
     if not all(bool(piece.sum().isfinite()) for (piece,) in chunks(signals)):
         raise AudioError(f"The {name} hold samples that are NaN or infinite; none is allowed.")

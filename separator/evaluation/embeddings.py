@@ -15,6 +15,8 @@ The network is the user's own; nothing is downloaded. What listening tests say a
 So report it beside SDR, for stems of generative separators above all, and not in its place.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,7 @@ def load_embedding(
         network: the module that the weights belong to
 
     Raises:
-        ModelError: the file is missing, isn't of that kind or doesn't fit the network.
+        ModelError: The file is missing, isn't of that kind or doesn't fit the network.
     """
     path = Path(path)
     if not path.is_file():
@@ -77,7 +79,7 @@ def embedding_distance(
         result: `(stems,)` in float64, 0 for a perfect estimate; NaN for a silent reference
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     Reference: Bereuter et al., "Towards reliable objective evaluation metrics for generative
     singing voice separation models", 2025, arXiv 2507.11427.

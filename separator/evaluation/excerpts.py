@@ -29,10 +29,10 @@ def keep_worst(
     Both get one gain if one of them would clip. A stem without a scored frame has no excerpt.
 
     Args:
-        song: That was measured.
+        song: Song that was measured.
         pairing: Its sources.
         targets: Their scores, in the same order.
-        folder: Of the method; files go to a folder in it.
+        folder: Folder of the method; files go to a folder in it.
 
     Returns:
         The targets, which now name their files.

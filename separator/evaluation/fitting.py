@@ -33,10 +33,10 @@ _BLOCK = 65536  # samples that are read together
 
 @dataclass(frozen=True)
 class Fit:
-    """Hold what was found for one stem.
+    """Weights and scores that were found for one stem.
 
     Attributes:
-        weights: Of each member that gives the stem; they sum to one.
+        weights: Weight of each member that gives the stem; they sum to one.
         alone: SDR of each of these members, in dB, mean over songs.
         together: SDR of the weighted mean, in dB, mean over songs.
         songs: How many songs there were in which the stem isn't silent.
@@ -51,7 +51,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class SongFiles:
-    """Name the files of one song."""
+    """Files of one song."""
 
     mixture: Path
     stems: dict[str, Path]
@@ -94,10 +94,10 @@ def draft(
     """Return the card of an ensemble whose weights aren't known yet.
 
     Args:
-        name: Of the new card.
-        cards: Of the members; the first says the rate and the number of channels.
+        name: Name of the new card.
+        cards: Cards of the members; the first says the rate and the number of channels.
         songs: What the weights will be fitted to.
-        stems: Those of the ensemble; all that members give and songs have, unless given.
+        stems: Stems of the ensemble; all that members give and songs have, unless given.
 
     Raises:
         ConfigError: No song has one of the stems, or the name isn't allowed.
@@ -148,7 +148,7 @@ def fit(
 
     Args:
         card: Names stems and members; only its stems are separated.
-        separators: Of the members, in their order.
+        separators: Separators of the members, in their order.
         songs: At least one.
         on_song: Called after each song.
 

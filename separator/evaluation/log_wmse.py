@@ -3,6 +3,8 @@
 Silent references have a score here: it tells how well the mixture was silenced.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import torch
@@ -32,7 +34,7 @@ def log_wmse_score(
             silent, these have the best score.
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     Reference: Jordal, log-wmse-audio-quality 0.2.0, whose filter is after Fenton and Lee (2017).
 

@@ -20,12 +20,12 @@ _PREFIX = "embedding "
 
 @dataclass(frozen=True)
 class EmbeddingFile:
-    """Say where an embedding's network is; plain data that can be sent to other processes.
+    """Place of an embedding's network; plain data that can be sent to other processes.
 
     Attributes:
         name: As it stands in tables.
         sample_rate: Hz that the network expects.
-        path: Of a TorchScript archive.
+        path: Path of a TorchScript archive.
     """
 
     name: str

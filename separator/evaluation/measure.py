@@ -43,7 +43,7 @@ _FORMAT = 1  # of the results; a change of definitions makes all older ones stal
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Say what is measured, and how.
+    """Plan of what is measured, and how.
 
     Attributes:
         methods: With names that differ.
@@ -51,12 +51,12 @@ class Evaluation:
         output: Folder of all results.
         data: Kind of the data set.
         place: Its folder; a folder of results holds those of one data set.
-        split: Of the data set; results are kept in a folder of this name.
+        split: Split of the data set; results are kept in a folder of this name.
         engine: "torch" or "museval".
         ordered: Whether stems have names that mean something; see `scoring.pair`.
         excerpts: Whether the worst frame of each stem is kept for the ears.
         embedding: Whose distance is one of the metrics.
-        threads: Of each process; torch's own choice where absent.
+        threads: Threads of each process; torch's own choice where absent.
     """
 
     methods: tuple[Method, ...]
@@ -74,7 +74,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrackOutcome:
-    """Say what became of one track with one method.
+    """Outcome of one track with one method.
 
     Attributes:
         error: One line, for people.
@@ -104,7 +104,7 @@ def evaluate(
     is not begun; what is finished stays.
 
     Args:
-        tracks: Of a data set.
+        tracks: Tracks of a data set.
         evaluation: What to do with them.
         jobs: Processes that work side by side, each on a whole track; 1 for this one alone.
         on_track: Called with the name of each track that has ended and what became of it.
@@ -129,7 +129,7 @@ def measure_track(track: Track, evaluation: Evaluation, cancel: Any = None) -> l
     """Measure all methods on a track, and write the scores; errors become outcomes.
 
     Args:
-        track: Of a data set; read only if something is missing.
+        track: Track of a data set; read only if something is missing.
         evaluation: What to do.
         cancel: Has `is_set`.
     """

@@ -1,5 +1,7 @@
 """Measure how much memory something takes, and how long."""
 
+from __future__ import annotations
+
 import ctypes
 import time
 from collections.abc import Iterator

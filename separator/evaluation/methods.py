@@ -40,8 +40,8 @@ class LoadedSong:
     """A track in memory.
 
     Attributes:
-        name: Of the track.
-        split: Of the data set; also a folder's name.
+        name: Name of the track.
+        split: Split of the data set; also a folder's name.
         stems: Names of the references.
         references: The true stems, `(stems, channels, time)`.
         mixture: `(channels, time)`.
@@ -71,7 +71,7 @@ class Estimates:
 
 
 class Method(Protocol):
-    """Give estimates of a song's stems."""
+    """Source of estimates of a song's stems."""
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class OracleMethod:
-    """Know the true stems: an upper bound of a kind of model, or the mixture, a lower one.
+    """True stems made use of: an upper bound of a kind of model, or the mixture, a lower one.
 
     `oracle` is a key of `separator.evaluation.oracles.ORACLES`.
     """
@@ -123,10 +123,10 @@ class OracleMethod:
 
 @dataclass(frozen=True)
 class ModelMethod:
-    """Separate with a model or an ensemble.
+    """Model or ensemble that separates.
 
     Attributes:
-        card: Of the model.
+        card: Card of the model.
         settings: Keyword arguments of `Separator`.
     """
 
@@ -170,14 +170,14 @@ class ModelMethod:
 
 @dataclass(frozen=True)
 class FolderMethod:
-    """Read estimates that are there already, from this or any other program.
+    """Estimates that are there already, from this or any other program.
 
     Looked for are, in this order and with any extension of audio, SPLIT/TRACK/STEM, TRACK/STEM
     (each also in a folder `mixture` below the track's) and TRACK_STEM.
 
     Attributes:
-        folder: That holds them.
-        name: Of the method.
+        folder: Folder that holds them.
+        name: Name of the method.
         stems: Expected of every track.
     """
 

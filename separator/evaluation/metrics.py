@@ -11,6 +11,8 @@ themselves are pure and live in `bss_eval.py`, `ratios.py`, `spectral.py`, `log_
 one-second frames, uSDR the ratio over a whole song, and neither replaces the other in a table.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,7 +47,7 @@ class Comparison:
         engine: measures the frames
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
     """
 
     references: Tensor

@@ -11,6 +11,8 @@ Reference: Stoter, Liutkus and Ito, "The 2018 signal separation evaluation campa
 1804.06267, whose oracles these are, except for the complex mask.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +45,7 @@ class Oracle:
         """Return the estimates, in float32.
 
         Raises:
-            AudioError: for shapes that don't belong together or samples that are not finite
+            AudioError: For shapes that don't belong together or samples that are not finite
         """
         check_mixture(mixture, references)
         check_finite("references", references)

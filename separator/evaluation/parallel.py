@@ -6,6 +6,8 @@ takes a whole chunk instead, and none waits. The memory of a chunk serves the ne
 system for it anew would cost a fifth of all time.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

@@ -1,5 +1,7 @@
 """Scores of stems that come in no fixed order, as several singers do."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch
@@ -27,7 +29,7 @@ def best_permutation(
         score: a metric in dB, higher for better; `usdr` if levels count
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     Reference: Jeon et al., "MedleyVox: an evaluation dataset for multiple singing voices
     separation", 2023, arXiv 2211.07302; Kuhn, "The Hungarian method for the assignment problem",

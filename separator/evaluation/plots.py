@@ -24,7 +24,7 @@ def draw_all(summary: Summary, folder: Path) -> list[Path]:
     """Draw all plots that the results allow.
 
     Raises:
-        ConfigError: matplotlib is missing, or the folder can't be written to.
+        ConfigError: Matplotlib is missing, or the folder can't be written to.
     """
     metrics = [metric for metric in _MAIN if metric in summary.metrics] or summary.metrics[:1]
     drawn = []

@@ -17,8 +17,8 @@ class Published(Strict):
     """One row of a table in a paper.
 
     Attributes:
-        definition: Of the scores; a name in `METRICS`.
-        data: That they were measured on.
+        definition: Definition of the scores; a name in `METRICS`.
+        data: Data that they were measured on.
         extra: Whether more than the data's training songs were used; None if that isn't stated.
         scores: By stem, in dB.
     """
@@ -37,7 +37,7 @@ def published(definition: str, data: str, split: str) -> tuple[Published, ...]:
     Args:
         definition: Name of the metric; only results under the same one are returned.
         data: Kind of the data set that the own results are of.
-        split: Of it.
+        split: Split of the data.
 
     >>> {row.definition for row in published("uSDR", "musdb18hq", "test")}
     {'uSDR'}

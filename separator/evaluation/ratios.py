@@ -23,7 +23,7 @@ def usdr(references: Tensor, estimates: Tensor) -> Tensor:
         result: `(stems,)` in float64; NaN where the reference is silent
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     >>> s = torch.ones(1, 2, 1000)
     >>> round(usdr(s, 0.9 * s).item(), 3)
@@ -45,7 +45,7 @@ def sdr_improvement(references: Tensor, estimates: Tensor, mixture: Tensor) -> T
         result: `(stems,)` in float64; NaN where the reference is silent
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
     """
     check_mixture(mixture, references)
     return usdr(references, estimates) - usdr(references, mixture.expand_as(references))
@@ -64,7 +64,7 @@ def si_sdr(references: Tensor, estimates: Tensor) -> Tensor:
         result: `(stems,)` in float64; NaN where the reference or the estimate is silent
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     Reference: Le Roux et al., "SDR - half-baked or well done?", 2018, arXiv 1811.02508, eq. 3.
     """

@@ -76,8 +76,8 @@ def write_report(folder: Path, split: str, failures: Sequence[Failure] = ()) -> 
     """Read all results below a folder, and write the report into it.
 
     Args:
-        folder: Of the results.
-        split: Of the data set that was measured.
+        folder: Folder of the results.
+        split: Split of the data set that was measured.
         failures: To be told in the report.
 
     Raises:

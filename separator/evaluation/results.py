@@ -29,7 +29,7 @@ EXCERPTS = "excerpts"  # folder of a method beside those of its splits
 
 @dataclass(frozen=True)
 class Target:
-    """Hold the scores of one stem of a track.
+    """Scores of one stem of a track.
 
     Attributes:
         frames: Each of `FRAME_METRICS`, in dB, frame by frame; NaN where a source is silent.
@@ -48,18 +48,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Run:
-    """Say how a track was separated and measured.
+    """Conditions under which a track was separated and measured.
 
     Attributes:
         method: Its name in tables, and of its folder.
         kind: What the estimates come from.
-        fingerprint: Of everything that decides the numbers; another one makes them stale. What
-            stands before its dash is the same for all tracks of a model.
+        fingerprint: Digest of everything that decides the numbers; another one makes them stale.
+            What stands before its dash is the same for all tracks of a model.
         engine: "torch", or "museval" with its version.
         data: Kind of the data set.
         place: Its folder; empty where it has none.
         sample_rate: Hz.
-        duration: Of the track, in seconds.
+        duration: Length of the track, in seconds.
         seconds: Wall-clock time of the separation; None where nothing was separated.
         metric_seconds: Wall-clock time of the metrics.
         peak_memory: Bytes at the most during the separation, of the process or of the GPU.
@@ -82,7 +82,7 @@ class Run:
 
 @dataclass(frozen=True)
 class TrackResult:
-    """Hold what became of one track with one method."""
+    """Scores of one track with one method."""
 
     track: str
     split: str

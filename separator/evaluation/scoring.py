@@ -54,7 +54,7 @@ def pair(song: LoadedSong, estimates: Mapping[str, Tensor], *, ordered: bool = T
     """Find the reference of each estimate, as the table above says.
 
     Args:
-        song: That was separated.
+        song: Song that was separated.
         estimates: By name; at least one.
         ordered: Whether names mean something; otherwise, as of several singers, those go together
             that fit best.
@@ -98,8 +98,8 @@ def score(
     """Measure the estimates of a song.
 
     Args:
-        song: Which they are of.
-        pairing: Them and their references.
+        song: Song that the estimates are of.
+        pairing: Estimates and their references.
         metrics: Keys of `METRICS`, or of `more`.
         engine: Measures frames.
         more: Metrics that aren't in the registry.

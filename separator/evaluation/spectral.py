@@ -58,7 +58,7 @@ def l1_freq(references: Tensor, estimates: Tensor) -> Tensor:
         result: `(stems,)` in float64, 100 for a perfect estimate; NaN for a silent reference
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     Reference: `l1_freq` of Solovyev's Music-Source-Separation-Training.
     """
@@ -91,7 +91,7 @@ def mr_stft(references: Tensor, estimates: Tensor) -> Tensor:
         result: `(stems,)` in float64; NaN for a silent reference
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     Reference: Yamamoto et al., "Parallel WaveGAN", 2019, arXiv 1910.11480, equations 3 to 6; as in
     the package auraloss; Bereuter et al., 2025, arXiv 2507.11427 (listening test).
@@ -125,7 +125,7 @@ def bleedless_fullness(
         result: twice `(stems,)` in float64; NaN for a silent reference
 
     Raises:
-        AudioError: for shapes that differ or samples that are not finite
+        AudioError: For shapes that differ or samples that are not finite
 
     Reference: `bleed_full` of Solovyev's Music-Source-Separation-Training.
     """

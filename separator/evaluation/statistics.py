@@ -24,7 +24,7 @@ _FLIPS = 10_000  # signs that are tried: all of them, up to 13 tracks
 
 
 class Interval(NamedTuple):
-    """Hold an average over tracks, and where it probably lies: `low` to `high`."""
+    """Average over tracks, and where it probably lies: `low` to `high`."""
 
     value: float
     low: float
@@ -33,10 +33,10 @@ class Interval(NamedTuple):
 
 
 class PairedTest(NamedTuple):
-    """Compare two methods on the same tracks.
+    """Comparison of two methods on the same tracks.
 
     Attributes:
-        difference: Of the first to the second, averaged over tracks, with its interval.
+        difference: The first less the second, averaged over tracks, with its interval.
         wins: Tracks on which the first is better; `losses` those on which it is worse.
         wilcoxon: p of the signed-rank test: are differences as often and as much above as below?
         permutation: p of the sign-flip test: is the mean difference as large by chance?
@@ -77,7 +77,7 @@ def bootstrap(
         kind: What to average by.
         level: Probability that the interval stands for.
         resamples: Number of times that as many tracks are drawn anew, with replacement.
-        seed: Of the draws, so that the same scores give the same interval.
+        seed: Start of the draws, so that the same scores give the same interval.
 
     Reference: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """

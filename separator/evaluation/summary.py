@@ -48,7 +48,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Speed:
-    """Say what the separation took, over all tracks of a method; None where it isn't known.
+    """Cost of the separation, over all tracks of a method; None where it isn't known.
 
     Attributes:
         real_time_factor: Seconds of work for a second of music.
@@ -63,7 +63,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Row:
-    """Compare two methods in one stem and metric; `p_holm` is Wilcoxon's, corrected."""
+    """Comparison of two methods in one stem and metric; `p_holm` is Wilcoxon's, corrected."""
 
     first: str
     second: str
@@ -75,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """Hold the scores of all tracks, without their frames.
+    """Scores of all tracks, without their frames.
 
     Attributes:
         results: At least one, all of one split.

@@ -23,7 +23,7 @@ class Table:
         title: One line.
         note: What the reader must know to read it.
         columns: Headings.
-        rows: Of as many cells each.
+        rows: Rows of as many cells each.
         words: How many columns, from the first, hold words; the others hold numbers.
     """
 

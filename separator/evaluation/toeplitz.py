@@ -26,6 +26,8 @@ Cholesky factorization", SIAM J. Sci. Stat. Comput. 8(3), 1987 (mixed rotations)
 Stiefel, "Methods of conjugate gradients for solving linear systems", 1952.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch

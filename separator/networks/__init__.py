@@ -6,6 +6,8 @@ length to `(batch, stems, channels, time)` of the same length. A new network is 
 line in `NETWORKS`.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from inspect import signature
 from typing import Any, get_type_hints
@@ -43,7 +45,7 @@ def network_class(name: str) -> type[nn.Module]:
     """Import the class of a network.
 
     Raises:
-        ModelError: there is no network of this name.
+        ModelError: There is no network of this name.
     """
     if name not in NETWORKS:
         raise ModelError(
@@ -58,8 +60,8 @@ def build_network(name: str, **hyperparameters: Any) -> nn.Module:
     """Build a network with random weights.
 
     Raises:
-        ModelError: there is no network of this name.
-        ConfigError: a hyper-parameter is unknown, missing, of a wrong type or has an impossible
+        ModelError: There is no network of this name.
+        ConfigError: A hyper-parameter is unknown, missing, of a wrong type or has an impossible
             value.
     """
     cls = network_class(name)

@@ -13,6 +13,8 @@ Reference:
     separation", 2023, arXiv 2309.02539.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -37,7 +39,7 @@ from separator.spectral.stft import STFT, Padding
 
 
 class NormBandSplit(BandTokens):
-    """Turn bands into tokens with features of mean 0 and variance 1."""
+    """Bands as tokens with features of mean 0 and variance 1."""
 
     def add_norm(self, run: int, bands: int, size: int) -> None:
         """Register a gain and a shift per feature."""
@@ -62,7 +64,7 @@ class NormBandSplit(BandTokens):
 
 
 class NormBandMasks(PerBand):
-    """Estimate one stem's mask: per band, a norm and a perceptron with tanh and a gated output.
+    """Mask of one stem: per band, a norm and a perceptron with tanh and a gated output.
 
     Shape:
         - input: `(bands, tokens, dim)`, normalized to mean 0 and variance 1
@@ -102,7 +104,7 @@ class NormBandMasks(PerBand):
 
 
 class ResidualRNN(nn.Module):
-    """Normalize, run a bidirectional LSTM or GRU, project, and add the input."""
+    """Norm, bidirectional LSTM or GRU and projection, added to the input."""
 
     def __init__(self, dim: int, hidden: int, rnn: str) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class ResidualRNN(nn.Module):
 
 
 class DualPathRNN(nn.Module):
-    """Alternate between recurrence along time and along bands."""
+    """Recurrence along time and along bands, in turn."""
 
     def __init__(self, dim: int, hidden: int, *, modules: int, rnn: str) -> None:
         super().__init__()
@@ -135,7 +137,7 @@ class DualPathRNN(nn.Module):
 
 
 class BandSplitCore(nn.Module):
-    """Estimate masks from a spectrogram given as real numbers.
+    """Masks from a spectrogram given as real numbers.
 
     Shape:
         - input: `(batch, frames, features)`: band after band, in each the real parts of its bins,
@@ -191,7 +193,7 @@ class BandSplitRNN(nn.Module):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: bands that don't fit the STFT.
+        ConfigError: Bands that don't fit the STFT.
     """
 
     def __init__(

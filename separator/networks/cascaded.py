@@ -12,6 +12,8 @@ Reference: tsurumeso and aufr33, vocal-remover (github.com/Anjok07/ultimatevocal
 2023).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -71,7 +73,7 @@ def pointwise(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class Average(nn.Sequential):
-    """Average over the frequencies, transform, and give each frequency the result."""
+    """Average over the frequencies, transformed, as the value of each frequency."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.AdaptiveAvgPool2d((1, None)), ConvBlock(pointwise(inputs, outputs)))
@@ -99,7 +101,7 @@ class Unused(nn.Module):
 
 
 class Cascaded(nn.Module):
-    """Separate two stems by a mask and what it leaves.
+    """Two stems, by a mask and what it leaves.
 
     Args:
         stems: the name of what the mask lets through, and that of the rest.
@@ -113,7 +115,7 @@ class Cascaded(nn.Module):
         mirror: fill the highest frequencies, see `MultiBand.mirrored`.
 
     Raises:
-        ConfigError: there aren't two stems, or windows or bins can't be halved so often.
+        ConfigError: There aren't two stems, or windows or bins can't be halved so often.
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class Cascaded(nn.Module):
 
         Args:
             mixture: `(batch, channels, time)`
-            stems: which ones.
+            stems: the chosen ones.
             loudest: the largest magnitude in the track that the mixture is a piece of; that of
                 each mixture itself by default.
         """

@@ -11,6 +11,8 @@ Reference: tsurumeso, vocal-remover 4.0, 2020; Chen et al., "Rethinking atrous c
 semantic image segmentation", 2017, arXiv 1706.05587 (atrous spatial pyramid pooling).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -51,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Double the resolution, append the skip, convolve."""
+    """Upsampling to twice the resolution, with the skip appended, and a convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -123,7 +125,7 @@ class AsppUNet(nn.Module):
 
 
 class CascadedAsppCore(nn.Module):
-    """Find the masks of windows of magnitudes, `(windows, channels, bins, frames)`."""
+    """Masks of windows of magnitudes, `(windows, channels, bins, frames)`."""
 
     def __init__(self, channels: int, width: int, *, scales: int, branches: int) -> None:
         super().__init__()
@@ -158,7 +160,7 @@ class CascadedAsppNet(Cascaded):
         front_end: the arguments of `separator.networks.multiband.MultiBand`.
         width: channels of the last U-Net at its highest resolution.
         scales: how often each U-Net halves the resolution.
-        branches: of the pyramids, 5 to 7.
+        branches: number in the pyramids, 5 to 7.
         window_frames: frames that the cascade sees at once; the outer 128 are thrown away.
         aggressiveness: masks are raised to the power 1 + a / 3 in the bins of the lowest band and
             to 1 + a in all others. What Ultimate Vocal Remover calls an aggression of 5 is 0.1
@@ -171,7 +173,7 @@ class CascadedAsppNet(Cascaded):
           bands leave out
 
     Raises:
-        ConfigError: there aren't two stems, or sizes don't fit.
+        ConfigError: There aren't two stems, or sizes don't fit.
     """
 
     def __init__(

@@ -10,6 +10,8 @@ The networks of Ultimate Vocal Remover since version 5.1 of its "VR architecture
 Reference: tsurumeso, vocal-remover 5.1, 2022.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -51,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Double the resolution, append the skip, convolve."""
+    """Upsampling to twice the resolution, with the skip appended, and a convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -135,7 +137,7 @@ class LstmUNet(nn.Module):
 
 
 class CascadedCore(nn.Module):
-    """Find the masks of windows of magnitudes, `(windows, channels, bins, frames)`."""
+    """Masks of windows of magnitudes, `(windows, channels, bins, frames)`."""
 
     def __init__(self, channels: int, width: int, *, bins: int, lstm_width: int) -> None:
         super().__init__()
@@ -183,7 +185,7 @@ class CascadedNet(Cascaded):
           bands leave out
 
     Raises:
-        ConfigError: there aren't two stems, or sizes don't fit.
+        ConfigError: There aren't two stems, or sizes don't fit.
     """
 
     def __init__(

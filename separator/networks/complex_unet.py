@@ -13,6 +13,8 @@ Reference:
     U-Net).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -32,7 +34,7 @@ PARTS: dict[str, int] = {"complex": 2, "bounded": 2, "magnitude": 1}
 
 
 class ComplexUNetCore(nn.Module):
-    """Predict the parts of the masks from the spectrogram as real channels.
+    """Parts of the masks, from the spectrogram as real channels.
 
     Each scale halves both axes by 5x5 convolutions; the way back sees the same scales.
 
@@ -91,17 +93,17 @@ class ComplexUNet(nn.Module):
         stems: names of the outputs, in the order of the last layer's channels.
         mask: "complex", free in magnitude and phase; "bounded", complex with magnitudes below
             `bound`; "magnitude", a gain between 0 and 1.
-        bound: of a bounded mask.
+        bound: largest value of a bounded mask.
         scales: how often the U-Net halves the resolution.
         width: channels at the highest resolution; each scale has twice as many.
-        dropout: of the three innermost layers of the way back, in training.
+        dropout: dropout of the three innermost layers of the way back, in training.
 
     Shape:
         - mixture: `(batch, channels, time)`
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: the kind of mask is unknown, its bound isn't positive, or the bins can't be
+        ConfigError: The kind of mask is unknown, its bound isn't positive, or the bins can't be
             halved at each scale.
     """
 

@@ -14,6 +14,8 @@ Reference:
     section 4 (stereo music).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -54,7 +56,7 @@ class ConvBlock(nn.Module):
 
 
 class MaskGenerator(nn.Module):
-    """Predict the masks of the stems from the features of the mixture.
+    """Masks of the stems, from the features of the mixture.
 
     Shape:
         - features: `(batch, features, frames)`
@@ -152,14 +154,14 @@ class ConvTasNet(nn.Module):
         mask_kernel_size: samples of a block's convolution, an odd number (P).
         layers: blocks of a stack, whose dilations double from 1 (X).
         stacks: how often they repeat (R).
-        activation: of the masks.
+        activation: activation of the masks.
 
     Shape:
         - mixture: `(batch, channels, time)`
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: a kernel has an impossible size, or the activation is unknown.
+        ConfigError: A kernel has an impossible size, or the activation is unknown.
     """
 
     def __init__(
@@ -217,7 +219,7 @@ def infer_hyperparameters(state: State) -> dict[str, Any]:
     How many blocks a stack has leaves no trace, only how many there are in all.
 
     Raises:
-        ValueError: another number of blocks.
+        ValueError: Another number of blocks.
     """
     features, channels, kernel_size = state["encoder.weight"].shape
     hidden, _, mask_kernel_size = state["mask_generator.conv_layers.0.conv_layers.3.weight"].shape

@@ -12,6 +12,8 @@ Reference: Défossez et al., "Music source separation in the waveform domain", 2
 1911.13254. Version 3: Défossez, 2021, arXiv 2111.03600, section 3.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 
@@ -238,7 +240,7 @@ class Demucs(nn.Module):
 
 
 class Octave(nn.Module):
-    """Double and halve the sample rate with a windowed sinc.
+    """Sample rate doubled and halved with a windowed sinc.
 
     The filter keeps 24 zero crossings and cuts off at 0.945 of the lower Nyquist frequency, the
     defaults of the package julius, with which the published models were trained.

@@ -12,6 +12,8 @@ Reference:
     Défossez, "Hybrid spectrogram and waveform source separation", 2021, arXiv 2111.03600.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import cast
 
@@ -24,7 +26,7 @@ from separator.networks.layers import by_sequences
 
 
 class TimeConv(nn.Conv1d):
-    """Convolve `(batch, channels, freq, time)` along time, each frequency alike.
+    """Convolution of `(batch, channels, freq, time)` along time, each frequency alike.
 
     A convolution first brings its weights into the order that its kernel wants. On a processor,
     deep layers with large weights on few samples are faster as one product with the weights as
@@ -67,7 +69,7 @@ def transposed(
 
 
 class TimeConvTranspose(nn.ConvTranspose1d):
-    """Convolve along time with a stride below one; see `TimeConv`."""
+    """Convolution along time with a stride below one; see `TimeConv`."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return `(batch, out_channels, freq, new time)`."""
@@ -122,7 +124,7 @@ def rescale(module: nn.Module, reference: float = 0.1) -> None:
 
 
 class LayerScale(nn.Module):
-    """Hold a learned gain per channel, small at first, for the output of a residual branch.
+    """Learned gain per channel, small at first, for the output of a residual branch.
 
     Reference: Touvron et al., "Going deeper with image transformers", 2021, arXiv 2103.17239.
     """
@@ -181,7 +183,7 @@ class BLSTM(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Attend to other moments, the less the further away, each query with its own decay.
+    """Attention to other moments, the less the further away, at each query's own decay.
 
     The score of a key `t` for a query `s` is `q_s k_t / sqrt(dim) - slope_s |t - s|`; a moment
     never attends to itself.
@@ -241,7 +243,7 @@ class DConv(nn.Module):
         conv (dilation 2^d) -> norm -> activation -> [LSTM -> attention] -> 1x1 -> norm -> GLU
 
     Args:
-        channels: of input and output.
+        channels: number in input and output.
         compress: by what a branch has fewer channels.
         depth: number of branches, one after the other.
         init: first gain of the branches.
@@ -303,7 +305,7 @@ class DConv(nn.Module):
 
 
 class ScaledEmbedding(nn.Module):
-    """Learn a vector per frequency; `scale` makes it learn faster than other parameters."""
+    """Learned vector per frequency; `scale` makes it learn faster than other parameters."""
 
     def __init__(self, count: int, dim: int, scale: float) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ Reference:
     III-B (adjacent).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -109,7 +111,7 @@ def partition(name: str, count: int, *, n_fft: int, sample_rate: int) -> tuple[B
     bands vanish there, and so does the estimate.
 
     Raises:
-        ConfigError: an unknown name, or more filters than bins at some frequency.
+        ConfigError: An unknown name, or more filters than bins at some frequency.
     """
     if name in STEPS:
         bands = stepped_bands(name, n_fft=n_fft, sample_rate=sample_rate)

@@ -11,6 +11,8 @@ encoders, with skip connections.
 Reference: Défossez, "Hybrid spectrogram and waveform source separation", 2021, arXiv 2111.03600.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -68,7 +70,7 @@ def stages(
     """Return the stages from outside to inside.
 
     Raises:
-        ConfigError: the branches meet with different numbers of frames, or at once.
+        ConfigError: The branches meet with different numbers of frames, or at once.
     """
     plan: list[Stage] = []
     freqs = n_fft // 2
@@ -98,7 +100,7 @@ def check_bands(plan: Sequence[Stage], splits: Sequence[float], layers: int, nor
     """Refuse bands where there are none.
 
     Raises:
-        ConfigError: the splits don't rise between 0 and 1, or a layer has no frequencies to split,
+        ConfigError: The splits don't rise between 0 and 1, or a layer has no frequencies to split,
             or a normalisation that would join the bands again.
     """
     edges = (0.0, *splits, 1.0)
@@ -223,7 +225,7 @@ class Hybrid(nn.Module):
         stems: names of the outputs, in the order of the output channels.
         complex_as_channels: the core predicts the stems' complex spectrograms; otherwise their
             magnitudes, which get the phase of the mixture.
-        wiener_iterations: of the filter that refines the latter.
+        wiener_iterations: iterations of the filter that refines the latter.
         legacy_padding: pad with zeros and don't align the branches, as some models of 2021 do.
     """
 

@@ -11,6 +11,8 @@ Reference: Rouard, Massa and Défossez, "Hybrid Transformers for music source se
 arXiv 2211.08553.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +27,7 @@ from separator.networks.layers import attend
 
 
 class MultiheadAttention(nn.Module):
-    """Attend from one sequence to another, or to itself.
+    """Attention from one sequence to another, or to itself.
 
     Reference: Vaswani et al., "Attention is all you need", 2017, arXiv 1706.03762.
     """
@@ -59,7 +61,7 @@ class MultiheadAttention(nn.Module):
 
 
 class TokenNorm(nn.GroupNorm):
-    """Normalize over all tokens and features at once, then scale each feature."""
+    """Norm over all tokens and features at once, then a gain of each feature."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(1, dim)
@@ -70,7 +72,7 @@ class TokenNorm(nn.GroupNorm):
 
 
 class TransformerLayer(nn.Module):
-    """Attend, then transform each token; both normalised before and scaled after.
+    """Attention, then a map of each token; both normalised before and scaled after.
 
     Args:
         cross: attend to the other branch.
@@ -110,7 +112,7 @@ class TransformerLayer(nn.Module):
 
 
 class CrossTransformer(nn.Module):
-    """Alternate layers within each branch with layers across them.
+    """Layers within each branch and layers across them, in turn.
 
     Shape:
         - spectrogram: `(batch, dim, freq, frames)`

@@ -6,6 +6,8 @@ layers work along time. A spectrogram's layers work along frequency until one is
 Reference: Défossez, "Hybrid spectrogram and waveform source separation", 2021, arXiv 2111.03600.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -48,7 +50,7 @@ def branches_of(refine: Refine, channels: int) -> nn.Module:
 
 
 class Down(nn.Module):
-    """Shorten one axis by a strided convolution; time is lengthened to a multiple first."""
+    """One axis shortened by a strided convolution; time is lengthened to a multiple first."""
 
     def __init__(self, inputs: int, width: int, resize: Resize) -> None:
         super().__init__()
@@ -74,7 +76,7 @@ class Down(nn.Module):
 
 
 class EncoderLayer(Down):
-    """Shorten one axis, then refine: residual branches and a gated convolution."""
+    """One axis shortened, then refined: residual branches and a gated convolution."""
 
     def __init__(self, inputs: int, width: int, resize: Resize, refine: Refine) -> None:
         super().__init__(inputs, width, resize)
@@ -95,7 +97,7 @@ class EncoderLayer(Down):
 
 
 class Up(nn.Module):
-    """Lengthen one axis by a transposed convolution; the outermost layer ends without GELU."""
+    """One axis lengthened by a transposed convolution; the outermost layer has no GELU."""
 
     def __init__(
         self, width: int, outputs: int, resize: Resize, norm_groups: int, outermost: bool
@@ -127,7 +129,7 @@ class Up(nn.Module):
 
 
 class DecoderLayer(Up):
-    """Add the skip connection, refine, then lengthen one axis.
+    """Skip connection added, refined, and one axis lengthened.
 
     The gated convolution of a spectrogram sees its context along both axes, or, if `context_freq`
     is false, along time only.
@@ -162,7 +164,7 @@ class DecoderLayer(Up):
 
 
 class BandEncoder(nn.Module):
-    """Give each frequency band an encoder layer of its own; with equal weights it is one layer.
+    """Encoder layer for each frequency band; with equal weights it is one layer.
 
     `splits` are the upper ends of all bands but the last, as fractions of all frequencies.
     """
@@ -195,7 +197,7 @@ class BandEncoder(nn.Module):
 
 
 class BandDecoder(nn.Module):
-    """Mirror `BandEncoder`: what the transposed convolutions of two bands share is added."""
+    """Mirror of `BandEncoder`: what transposed convolutions of two bands share is added."""
 
     def __init__(
         self,

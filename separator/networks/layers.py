@@ -5,6 +5,8 @@ the weights where those files expect them, while `forward` is free to compute fa
 takes many pieces through the same block: what doesn't depend on the piece is prepared once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import sqrt
@@ -28,7 +30,7 @@ Layer = Callable[[Tensor], Tensor]
 
 
 class RMSNorm(nn.Module):
-    """Scale each vector to the norm sqrt(dim), then each feature by a learned gain.
+    """Vectors scaled to the norm sqrt(dim), then each feature by a learned gain.
 
     Reference: Zhang and Sennrich, "Root mean square layer normalization", 2019, arXiv 1910.07467.
     """
@@ -88,7 +90,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 class _Unit(torch.autograd.Function):
-    """Return `u = x / |x|`; its gradient is `(g - u <g, u>) / |x|`, in a third of the passes."""
+    """Function `u = x / |x|`; its gradient is `(g - u <g, u>) / |x|`, in a third of the passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ def _plain_is_better(query: Tensor, value: Tensor) -> bool:
 
 
 class Attention(nn.Module):
-    """Attend along a sequence with rotary or polar positions and a learned gate on each head."""
+    """Attention along a sequence with rotary or polar positions and a learned gate a head."""
 
     def __init__(
         self,
@@ -188,7 +190,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Apply a two-layer perceptron to every token."""
+    """Perceptron of two layers for every token."""
 
     def __init__(self, dim: int, *, expansion: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
@@ -215,7 +217,7 @@ class FeedForward(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Stack pre-normalised attention and feed-forward blocks over independent sequences."""
+    """Pre-normalised attention and feed-forward blocks over independent sequences."""
 
     def __init__(
         self,

@@ -11,6 +11,8 @@ Reference: Kim et al., "KUIELab-MDX-Net: a two-stream neural network for music d
 arXiv 2111.12203.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +49,7 @@ class MdxNet(nn.Module):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: there isn't one separator and one share per stem, a share lies outside
+        ConfigError: There isn't one separator and one share per stem, a share lies outside
             [0, 1], or a stream has a hyper-parameter that its network doesn't know.
     """
 
@@ -127,7 +129,7 @@ def stream(name: str, fixed: Mapping[str, Any], parameters: Mapping[str, Any]) -
     """Build the network of a stream from what all streams share and its own hyper-parameters.
 
     Raises:
-        ConfigError: a hyper-parameter is given for one stream that all of them share.
+        ConfigError: A hyper-parameter is given for one stream that all of them share.
     """
     if taken := fixed.keys() & parameters.keys():
         raise ConfigError(

@@ -14,6 +14,8 @@ Reference: Kim et al., "KUIELab-MDX-Net: a two-stream neural network for music d
 arXiv 2111.12203.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,11 +33,11 @@ class OnnxGraph(nn.Module):
     """The graph of an ONNX file, whose bytes are the state.
 
     Args:
-        size: of the file, in bytes.
+        size: bytes of the file.
         shape: channels, bins and frames that the graph must take.
 
     Raises:
-        ModelError: at the first call, if onnxruntime is missing, the bytes are no valid graph,
+        ModelError: At the first call, if onnxruntime is missing, the bytes are no valid graph,
             or it takes another shape.
     """
 
@@ -128,7 +130,7 @@ class MdxOnnx(nn.Module):
         - estimates: `(batch, 1, channels, time)`
 
     Raises:
-        ConfigError: there isn't one stem, or the windows are too short for the FFT.
+        ConfigError: There isn't one stem, or the windows are too short for the FFT.
     """
 
     def __init__(

@@ -17,6 +17,8 @@ Reference: tsurumeso and aufr33, vocal-remover (github.com/Anjok07/ultimatevocal
 2023), whose settings of bands and formulas these are.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,7 +44,7 @@ CHANNELS = {
 
 @dataclass(frozen=True)
 class Band:
-    """Say how a band is analysed.
+    """Parameters by which a band is analysed.
 
     Attributes:
         n_fft: size of the transform, in samples of the band's rate.
@@ -121,8 +123,8 @@ class MultiBand(nn.Module):
 
     Args:
         bands: the arguments of each `Band`, the lowest first.
-        channels: of the signal.
-        bins: of the spectrogram: those of all bands by default; any more are silent.
+        channels: number in the signal.
+        bins: number in the spectrogram: those of all bands by default; any more are silent.
         lowpass: the bins of the spectrogram up to which it is whole and from which it is silent.
         rolloff: instead, the two bins of `rolloff_gains`.
         downsampling: how bands get their rate; on the way back it is always "sinc".
@@ -133,7 +135,7 @@ class MultiBand(nn.Module):
         - spectrogram: `(batch, channels, bins, frames)`, complex
 
     Raises:
-        ConfigError: a band can't be cut as it says, or `bins` are too few.
+        ConfigError: A band can't be cut as it says, or `bins` are too few.
     """
 
     def __init__(
@@ -218,7 +220,7 @@ class MultiBand(nn.Module):
 
         Args:
             spectrogram: `(..., channels, bins, frames)`
-            length: of the result.
+            length: length of the result.
             highest: what the highest band has in its highest bins, instead of what is known.
         """
         with torch.autocast(spectrogram.device.type, enabled=False):

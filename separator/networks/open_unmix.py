@@ -14,6 +14,8 @@ Reference:
     2021, arXiv 2010.04228 (X-UMX).
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -29,7 +31,7 @@ from separator.spectral.stft import STFT
 
 
 class Target(nn.Module):
-    """Estimate the mask of one stem.
+    """Mask of one stem.
 
     The means and scales standardise the input per bin and colour the output; training starts
     from statistics of its data.
@@ -84,7 +86,7 @@ class Target(nn.Module):
 
 
 class OpenUnmixCore(nn.Module):
-    """Estimate masks of the magnitudes for all stems.
+    """Masks of the magnitudes for all stems.
 
     Shape:
         - input: `(batch, channels, freq, frames)`
@@ -112,7 +114,7 @@ class OpenUnmixCore(nn.Module):
 
 
 class CrossUnmixCore(OpenUnmixCore):
-    """Estimate masks by networks that share the averages of their hidden states."""
+    """Masks by networks that share the averages of their hidden states."""
 
     def masks(self, x: Tensor, targets: list[Target], chosen: Sequence[int]) -> list[Tensor]:
         """Run all networks up to the decoders, and those of the chosen stems only."""
@@ -139,7 +141,7 @@ class OpenUnmix(nn.Module):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: no stem is left for a network.
+        ConfigError: No stem is left for a network.
     """
 
     core_class: ClassVar[type[OpenUnmixCore]] = OpenUnmixCore

@@ -8,6 +8,8 @@ low-pass is a sinc under a Kaiser window, in units of samples of the lower rate:
     h(t) = cutoff sinc(cutoff t) kaiser(t / width),   |t| <= width
 """
 
+from __future__ import annotations
+
 from math import floor, gcd
 from typing import Literal, NamedTuple
 
@@ -34,7 +36,7 @@ FILTERS: dict[Quality, Filter] = {
 
 
 class Resampler(nn.Module):
-    """Resample by `up / down`, without delay; there is silence before and behind the signal.
+    """Resampling by `up / down` without delay; there is silence before and behind the signal.
 
     Shape:
         - signal: `(..., time)`

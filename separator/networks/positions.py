@@ -5,6 +5,8 @@ queries and keys together, `(2, sequences, heads, length, dim_head)`, after whic
 of a query and a key is the score.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from math import pi
 from typing import Literal, Self
@@ -17,7 +19,7 @@ Positions = Literal["rotary", "polar"]
 
 
 class _Frequencies(nn.Module):
-    """Hold angular frequencies, in radians a token."""
+    """Angular frequencies, in radians a token."""
 
     def __init__(self, name: str, count: int, theta: float) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class _Frequencies(nn.Module):
 
 
 class RotaryEmbedding(_Frequencies):
-    """Turn neighbouring features, as a point in the plane, by an angle that grows with position.
+    """Rotation of neighbouring features, as a point in the plane, the further the later.
 
     Reference: Su et al., "RoFormer: enhanced Transformer with rotary position embedding", 2021,
     arXiv 2104.09864, equation 15.
@@ -65,7 +67,7 @@ class RotaryEmbedding(_Frequencies):
 
 
 class PolarEmbedding(_Frequencies):
-    """Take features as radii, and position, with a learned offset for keys, as their angle.
+    """Features as radii, and position, with a learned offset for keys, as their angle.
 
     What a feature is and where it stands no longer mix. Each feature becomes two.
 

@@ -8,6 +8,8 @@ Reference: Nguyen, "Near-perfect-reconstruction pseudo-QMF banks", 1994; Lin and
 Kaiser window approach for the design of prototype filters of cosine modulated filterbanks", 1998.
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
@@ -25,7 +27,7 @@ class Filter(nn.Module):
 
 
 class PQMF(nn.Module):
-    """Analyse signals into sub-bands, and synthesise them again.
+    """Analysis of signals into sub-bands, and their synthesis.
 
     Shape:
         - signal: `(batch, channels, time)`, `time` divisible by the number of sub-bands

@@ -14,6 +14,8 @@ source separation", 2021, arXiv 2109.05418; Liu et al., "Channel-wise subband in
 voice and accompaniment separation on high resolution music", 2020, arXiv 2008.05216 (sub-bands).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -72,7 +74,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Raise the resolution, append the skip, then residual blocks."""
+    """Upsampling, the skip appended, then residual blocks."""
 
     def __init__(self, inputs: int, outputs: int, *, blocks: int, scale: tuple[int, int]) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class Decoder(nn.Module):
 
 
 class ResUNetCore(nn.Module):
-    """Predict the parts of the masks from the magnitudes of the mixture.
+    """Parts of the masks, from the magnitudes of the mixture.
 
     All scales but the last halve the frames, all the bins; the highest bin is left out.
 
@@ -162,7 +164,7 @@ class ResUNet(nn.Module):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: bins that can't be halved at each scale.
+        ConfigError: Bins that can't be halved at each scale.
     """
 
     def __init__(

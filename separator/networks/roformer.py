@@ -13,6 +13,8 @@ Reference:
     Wang et al., "Mel-Band RoFormer for music source separation", 2023, arXiv 2310.01809.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import starmap
@@ -40,7 +42,7 @@ from separator.spectral.stft import STFT
 
 
 class RoformerCore(nn.Module):
-    """Estimate masks from a spectrogram given as real numbers.
+    """Masks from a spectrogram given as real numbers.
 
     Shape:
         - input: `(batch, frames, inputs * features)`, features as the bands want them: band after
@@ -205,7 +207,7 @@ class Roformer(nn.Module, ABC):
         """Return the bands that the argument of the same name asks for.
 
         Raises:
-            ConfigError: it is of the wrong kind, or the bands don't fit the bins.
+            ConfigError: It is of the wrong kind, or the bands don't fit the bins.
         """
 
     def forward(self, mixture: Tensor, *, stems: Sequence[int] | None = None) -> Tensor:

@@ -16,6 +16,8 @@ Reference: Tong et al., "SCNet: sparse compression network for music source sepa
 arXiv 2401.13276.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -58,7 +60,7 @@ def split_bins(
     """Share the bins among bands by the given ratios; the last band takes what is left.
 
     Raises:
-        ConfigError: the lists aren't equally long, or a band is too narrow for its kernel.
+        ConfigError: The lists aren't equally long, or a band is too narrow for its kernel.
 
     >>> [band.bins for band in split_bins(2049, (0.175, 0.392, 0.433), (3, 4, 16), (1, 4, 16))]
     [359, 803, 887]
@@ -81,7 +83,7 @@ def split_bins(
 
 
 class ConvolutionModule(nn.Module):
-    """Refine each frequency on its own by gated convolutions along time."""
+    """Gated convolutions along time that refine each frequency on its own."""
 
     def __init__(self, channels: int, *, depth: int, compress: int, kernel: int) -> None:
         super().__init__()
@@ -109,7 +111,7 @@ class ConvolutionModule(nn.Module):
 
 
 class CompressBand(nn.Conv2d):
-    """Shorten one band of the frequency axis."""
+    """Convolution that shortens one band of the frequency axis."""
 
     def __init__(self, inputs: int, outputs: int, band: Band) -> None:
         super().__init__(inputs, outputs, (band.kernel, 1), (band.stride, 1))
@@ -121,7 +123,7 @@ class CompressBand(nn.Conv2d):
 
 
 class Compress(nn.Module):
-    """Shorten each band by its own convolution."""
+    """Convolutions that shorten each band, one a band."""
 
     def __init__(self, inputs: int, outputs: int, bands: Sequence[Band]) -> None:
         super().__init__()
@@ -135,7 +137,7 @@ class Compress(nn.Module):
 
 
 class ExpandBand(nn.ConvTranspose2d):
-    """Lengthen one band of the frequency axis again."""
+    """Transposed convolution that lengthens one band of the frequency axis again."""
 
     def __init__(self, inputs: int, outputs: int, band: Band) -> None:
         super().__init__(inputs, outputs, (band.kernel, 1), (band.stride, 1))
@@ -151,7 +153,7 @@ class ExpandBand(nn.ConvTranspose2d):
 
 
 class Expand(nn.Module):
-    """Lengthen each band again by its own transposed convolution."""
+    """Transposed convolutions that lengthen each band again, one a band."""
 
     def __init__(self, inputs: int, outputs: int, bands: Sequence[Band]) -> None:
         super().__init__()
@@ -165,7 +167,7 @@ class Expand(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Compress, refine the bands separately, then mix them."""
+    """Bands shortened, refined separately, then mixed."""
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class EncoderBlock(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Add the skip, then convolve two copies of the sum, one of which gates the other.
+    """Sum with the skip, and convolutions of two copies of it, one of which gates the other.
 
     A convolution of two equal copies is one with the sum of both halves of the weight.
     """
@@ -209,7 +211,7 @@ class Fusion(nn.Module):
 
 
 class DualPath(nn.Module):
-    """Run one LSTM along frequency, then one along time, both bidirectional and residual."""
+    """LSTM along frequency, then one along time, both bidirectional and residual."""
 
     def __init__(self, channels: int, expand: int) -> None:
         super().__init__()
@@ -231,7 +233,7 @@ class DualPath(nn.Module):
 
 
 class SeparationNet(nn.Module):
-    """Alternate between dual-path blocks on frames and on the spectrum along time."""
+    """Dual-path blocks on frames and on the spectrum along time, in turn."""
 
     def __init__(self, channels: int, *, expand: int, layers: int) -> None:
         super().__init__()
@@ -275,7 +277,7 @@ def from_time_spectrum(x: Tensor) -> Tensor:
 
 
 class SCNetCore(nn.Module):
-    """Map the spectrogram of the mixture to those of the stems (or masks), as real channels.
+    """Spectrograms of the stems (or masks) from that of the mixture, as real channels.
 
     Shape:
         - input: `(batch, dims[0], freq, frames)`, an even number of frames
@@ -365,7 +367,7 @@ class SCNet(nn.Module):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: bands that don't fit the bins, an odd number of dual-path blocks, or
+        ConfigError: Bands that don't fit the bins, an odd number of dual-path blocks, or
             `dims[0]` other than two per channel.
     """
 

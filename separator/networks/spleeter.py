@@ -17,6 +17,8 @@ Reference: Hennequin et al., "Spleeter: a fast and efficient music source separa
 pre-trained models", 2020, JOSS 5(50), 2154.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal, cast
@@ -138,7 +140,7 @@ class UNet(nn.Module):
 
 
 class SpleeterCore(nn.Module):
-    """Estimate the magnitudes of all stems.
+    """Magnitudes of all stems.
 
     Shape:
         - input: `(batch, channels, frames, freq)`, magnitudes
@@ -171,7 +173,7 @@ class Spleeter(nn.Module):
         up_activation: behind those that double it again.
         softmax: the stems' masks compete before they are multiplied with the magnitudes.
         extension: masks above the highest bin: zeros, or the average over the bins below.
-        power: of the magnitudes that share the mixture.
+        power: exponent of the magnitudes that share the mixture.
         wiener_iterations: how often the multi-channel Wiener filter refines the estimates, each
             chunk on its own.
 
@@ -180,7 +182,7 @@ class Spleeter(nn.Module):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: bins or frames can't be halved as often as there are widths, or there are more
+        ConfigError: Bins or frames can't be halved as often as there are widths, or there are more
             bins than the spectrogram has.
     """
 
@@ -229,7 +231,7 @@ class Spleeter(nn.Module):
 
         Args:
             mixture: `(batch, channels, time)`, a track.
-            stems: which ones.
+            stems: the chosen ones.
             piece: the mixture is a piece of a track, and only frames inside it count. Near its
                 ends, what they leave out is made up for by the weight of those that are there.
         """

@@ -5,6 +5,8 @@ weights determine, and how many stems there are under `stem_count`. It raises `K
 state belongs to another network.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 

@@ -17,6 +17,8 @@ Reference:
     singing voice separation", 2020, arXiv 1912.02591 (the blocks).
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -37,7 +39,7 @@ Layer = Callable[[int], nn.Module]
 
 
 class InstanceNorm(nn.Module):
-    """Normalize each channel of each example, as nn.InstanceNorm2d does.
+    """Norm of each channel of each example, as nn.InstanceNorm2d's.
 
     With the channels last in memory torch's own copies, and its group norm of as many groups as
     channels is imprecise: it subtracts the squared mean from the mean square. The batch norm of
@@ -73,7 +75,7 @@ def norm_layer(name: str | None) -> Layer:
     """Return what builds the normalisation of a number of channels.
 
     Raises:
-        ConfigError: the name is none of those that checkpoints use.
+        ConfigError: The name is none of those that checkpoints use.
     """
     if name is None:
         return lambda channels: nn.Identity()
@@ -93,7 +95,7 @@ def activation_layer(name: str) -> nn.Module:
     """Return the activation of this name: gelu, relu, or elu with its alpha (elu1.0).
 
     Raises:
-        ConfigError: the name is none of these.
+        ConfigError: The name is none of these.
     """
     if name == "gelu":
         return nn.GELU()
@@ -105,7 +107,7 @@ def activation_layer(name: str) -> nn.Module:
 
 
 class FreqLinear(nn.Linear):
-    """Map the frequencies of each frame and channel, without moving the channels in memory."""
+    """Map of the frequencies of each frame and channel that moves no channel in memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform `(batch, channels, frames, freq)`."""
@@ -117,7 +119,7 @@ class FreqLinear(nn.Linear):
 
 
 class Block(nn.Module):
-    """Convolve, mix frequencies, convolve again, and add the input through a 1x1 convolution."""
+    """Convolution, mixed frequencies, convolution; the input is added through a 1x1 convolution."""
 
     def __init__(
         self, inputs: int, channels: int, freq: int, *, factor: int, norm: Layer, act: nn.Module
@@ -158,7 +160,7 @@ class Blocks(nn.Sequential):
 
 
 class Rescale(nn.Sequential):
-    """Normalise, activate, and change the resolution by a convolution without overlap."""
+    """Norm, activation, and a convolution without overlap that changes the resolution."""
 
     def __init__(self, norm: nn.Module, act: nn.Module, conv: nn.Module) -> None:
         super().__init__()
@@ -194,7 +196,7 @@ class DecoderBlock(nn.Module):
 
 
 class TfcTdfCore(nn.Module):
-    """Map the spectrogram of the mixture to those of the stems, both as real channels.
+    """Spectrograms of the stems from that of the mixture, both as real channels.
 
     Shape:
         - input: `(batch, inputs, freq, frames)`, with `freq` divisible by `subbands` and, then,
@@ -325,7 +327,7 @@ class TfcTdf(MappedSpectrogram):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: bins that can't be divided as asked, or an unknown norm or activation.
+        ConfigError: Bins that can't be divided as asked, or an unknown norm or activation.
     """
 
     def __init__(

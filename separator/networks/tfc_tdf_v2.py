@@ -16,6 +16,8 @@ Reference:
     singing voice separation", 2020, arXiv 1912.02591 (the blocks).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +36,7 @@ def normed(layer: nn.Module, channels: int) -> list[nn.Module]:
 
 
 class Convolutions(nn.Module):
-    """Convolve in time and frequency, several times (TFC)."""
+    """Convolutions in time and frequency, several in a row (TFC)."""
 
     def __init__(self, channels: int, kernel_size: int, count: int) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class Convolutions(nn.Module):
 
 
 class Block(nn.Module):
-    """Convolve, then add what a perceptron makes of each frame's frequencies (TFC-TDF)."""
+    """Convolutions, plus what a perceptron makes of each frame's frequencies (TFC-TDF)."""
 
     def __init__(
         self, channels: int, freq: int, *, kernel_size: int, convs: int, factor: int, bias: bool
@@ -75,7 +77,7 @@ class Block(nn.Module):
 
 
 class TfcTdfV2Core(nn.Module):
-    """Map the spectrogram of the mixture to those of the stems, both as real channels.
+    """Spectrograms of the stems from that of the mixture, both as real channels.
 
     Shape:
         - input: `(batch, inputs, freq, frames)`, both axes divisible by `2 ** scales`
@@ -139,7 +141,7 @@ class TfcTdfV2(MappedSpectrogram):
         - estimates: `(batch, stems, channels, time)`
 
     Raises:
-        ConfigError: bins that can't be halved at each scale, or an even kernel.
+        ConfigError: Bins that can't be halved at each scale, or an even kernel.
     """
 
     def __init__(

@@ -11,6 +11,8 @@ Reference: Stoller, Ewert and Dixon, "Wave-U-Net: a multi-scale neural network f
 source separation", 2018, arXiv 1806.03185.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -24,7 +26,7 @@ from separator.spectral.masks import with_residual
 
 
 class Interpolate(nn.Module):
-    """Put a sample between every two: their mean, or a mean with weights learned per channel.
+    """Sample between every two: their mean, or one with weights learned per channel.
 
     Reference: section 3.2.2 of the paper.
     """
@@ -106,7 +108,7 @@ class WaveUNet(nn.Module):
         - estimates: `(batch, stems, channels, time)`; they sum to the mixture
 
     Raises:
-        ConfigError: there are fewer than two stems, or a kernel has an even length.
+        ConfigError: There are fewer than two stems, or a kernel has an even length.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def explicit_bands(widths: Sequence[int], bins: int) -> Bands:
     ((0, 1), (1, 3), (3, 5))
 
     Raises:
-        ConfigError: a width isn't positive, or the widths don't sum to `bins`.
+        ConfigError: A width isn't positive, or the widths don't sum to `bins`.
     """
     if min(widths, default=0) < 1 or sum(widths) != bins:
         raise ConfigError(
@@ -54,7 +54,7 @@ def mel_bands(count: int, *, n_fft: int, sample_rate: int) -> Bands:
     the last bin, where all filters vanish, join the outermost bands.
 
     Raises:
-        ConfigError: so many bands that some hold no bin, or a bin falls between two bands.
+        ConfigError: So many bands that some hold no bin, or a bin falls between two bands.
     """
     filters = mel_filters(count, n_fft=n_fft, sample_rate=sample_rate) > 0
     filters[0, 0] = filters[-1, -1] = True
@@ -136,7 +136,7 @@ def band_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class PerBand(nn.Module, ABC):
-    """Hold stacked parameters, but show and load one state-dict entry per band."""
+    """Stacked parameters that a state dict shows, and loads, as one entry per band."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class PerBand(nn.Module, ABC):
 
 
 class BandTokens(PerBand):
-    """Normalize the features of each band and project them to one token.
+    """Norm of the features of each band, and their projection to one token.
 
     Shape:
         - input: `(tokens, sum(sizes))`, band after band
@@ -227,7 +227,7 @@ class BandTokens(PerBand):
 
 
 class BandSplit(BandTokens):
-    """Turn bands into tokens with features scaled to the same root mean square."""
+    """Bands as tokens with features scaled to the same root mean square."""
 
     def add_norm(self, run: int, bands: int, size: int) -> None:
         """Register a scale per feature."""
@@ -250,7 +250,7 @@ class BandSplit(BandTokens):
 
 
 class BandMasks(PerBand):
-    """Estimate the mask of one stem: per band, a perceptron with tanh and a gated output.
+    """Mask of one stem: per band, a perceptron with tanh and a gated output.
 
     `layers` counts the linear layers; all but the last have `hidden` outputs.
 

@@ -1,5 +1,7 @@
 """The sensitivity of hearing as a filter, by which errors are weighed."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 from math import cos, pi, sin, sqrt, tan
 

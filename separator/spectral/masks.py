@@ -14,6 +14,8 @@ Mixtures are complex `(batch, channels, freq, frames)`; masks, magnitudes and re
 stems after the batch: `(batch, stems, channels, freq, frames)`.
 """
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
@@ -138,7 +140,7 @@ def wiener(
         - mixture: `(batch, channels, freq, frames)`, complex
 
     Raises:
-        ConfigError: fewer than two stems, or a negative number of iterations.
+        ConfigError: Fewer than two stems, or a negative number of iterations.
 
     Reference: Nugraha, Liutkus and Vincent, "Multichannel audio source separation with deep neural
     networks", 2016, as in the packages norbert and open-unmix.

@@ -20,7 +20,7 @@ def triangle(samples: int) -> Tensor:
 
 
 class OverlapAdd:
-    """Add weighted segments and hand out what no later segment can change."""
+    """Sum of weighted segments that hands out what no later segment can change."""
 
     def __init__(self) -> None:
         self._start = 0

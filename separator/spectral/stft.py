@@ -5,6 +5,8 @@ Both directions run in float32, under autocast too: half precision in a transfor
 points costs more decibels than a network can win.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,7 +21,7 @@ Padding = Literal["reflect", "constant"]
 
 
 class STFT(nn.Module):
-    """Transform signals to spectrograms and back, exactly, whatever their length.
+    """Transform of signals to spectrograms and back, exact, whatever their length.
 
     The defaults are the convention of the public RoFormers: periodic Hann window, frames centred
     on multiples of the hop, reflected edges, no scaling. `window=None` is rectangular;
@@ -124,7 +126,7 @@ class STFT(nn.Module):
             )
         return signal.view(*spectrogram.shape[:-2], length)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "STFT":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> STFT:
         """Follow the network to another device, but not to another type."""
         window = self.window
         nn.Module._apply(self, fn, recurse)

@@ -25,7 +25,7 @@ from separator.errors import AudioError, ConfigError
 
 @dataclass(frozen=True)
 class Adapter:
-    """Know the difference between a song and what a model wants.
+    """Difference between a song and what a model wants.
 
     Attributes:
         song_rate: Hz.

@@ -37,7 +37,7 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Plan:
-    """Say how a track is cut and how often it is separated.
+    """Length, overlap and number of the passes in which a track is separated.
 
     Attributes:
         segment_samples: Length of one segment in samples, at least 1.
@@ -108,7 +108,7 @@ def separate_stream(
     """Separate a stream of blocks; yield blocks of estimates, together as long as the input.
 
     Args:
-        blocks: Of the track.
+        blocks: Blocks of the track.
         network: Separates a batch of segments.
         plan: How the track is cut.
         monitor: Is told of progress, and may stop it.

@@ -20,7 +20,7 @@ _EPSILON = 1e-8  # Demucs' own, so that silence divides by something
 
 
 class Model(Protocol):
-    """Turn a mixture into the stems that it names; `only` prepares one run."""
+    """Separation of a mixture into named stems; `only` prepares one run."""
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -60,10 +60,10 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Solo:
-    """Run one network.
+    """Network that runs alone.
 
     Attributes:
-        stems: Those that are computed, in their order.
+        stems: Stems that are computed, in their order.
         known: All that the network knows, in its order.
         normalized: Whether the network wants the track with zero mean and unit deviation.
     """

@@ -11,7 +11,7 @@ from separator.errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """Tell how much of the work is done, in segments: the unit that costs time.
+    """Share of the work that is done, in segments: the unit that costs time.
 
     Attributes:
         done: Segments that went through the network.
@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass
 class Monitor:
-    """Count finished segments, report them, and notice a wish to stop."""
+    """Count of finished segments, reported, with an ear for a wish to stop."""
 
     total: int | None = None
     report: Callable[[Progress], None] | None = None

@@ -18,16 +18,16 @@ from separator.stream.choices import AUGMENTATIONS, DEVICES, PRECISIONS
 
 @dataclass
 class Runner:
-    """Call a network on batches: device, precision, chosen stems, augmentation, scarce memory.
+    """Caller of a network on batches: device, precision, stems, augmentation, scarce memory.
 
     The runner owns the network: it moves and casts it.
 
     Attributes:
         network: A module as `separator.networks` defines it, with a `core` that may be cast.
         device: Where it runs; see `pick_device`.
-        precision: Of the core: float32, bfloat16 or float16. Front end and inverse stay float32.
+        precision: float32, bfloat16 or float16 for the core. Front end and inverse stay float32.
         stems: Indices of the stems to compute; None for all.
-        augmentations: Of `AUGMENTATIONS`: the mean over the input as it is and its variants.
+        augmentations: Any of `AUGMENTATIONS`: the mean over the input as it is and its variants.
         notes: What the user should know of the run.
         seconds: Wall-clock time spent in calls so far.
     """

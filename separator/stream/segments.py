@@ -40,13 +40,13 @@ ValidLength = Callable[[int], int]
 
 
 class Segment(NamedTuple):
-    """Say what a network sees, and which of its answer counts.
+    """Stretch that a network sees, and the part of its answer that counts.
 
     Attributes:
         start: Sample of the track where the answer begins.
         audio: `(..., channels, time)`
         context: Samples of the audio before `start`; their estimate is thrown away.
-        weights: Of the answer, `(samples,)`; what the network gives beyond it is thrown away too.
+        weights: Weights `(samples,)` of the answer; what comes beyond it is thrown away, too.
     """
 
     start: int
@@ -56,7 +56,7 @@ class Segment(NamedTuple):
 
 
 class Tape:
-    """Play a stream of blocks `(..., time)`, and keep the stretch that is still needed."""
+    """Stretch of a stream of blocks `(..., time)` that is still needed."""
 
     def __init__(self, blocks: Iterable[Tensor]) -> None:
         self.end = 0  # samples that have come so far
@@ -247,7 +247,7 @@ def _hop_msst(size: int, overlap: float) -> int:
 
 
 class Recipe(NamedTuple):
-    """Say how a track is cut.
+    """Rule by which a track is cut.
 
     Attributes:
         hop: Distance between segments, from their length and the overlap.

@@ -21,7 +21,7 @@ from separator.stream.spool import copies
 
 @dataclass
 class Stream:
-    """Iterate over a separation: dictionaries of stem name to `(channels, time)`.
+    """Iterator over a separation: dictionaries of stem name to `(channels, time)`.
 
     The pieces are of the stream's own choosing, together exactly as long as the input.
     """

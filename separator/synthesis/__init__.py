@@ -1,5 +1,7 @@
 """Synthetic multitracks: a seeded composer, instruments, drums, a voice, effects and a mix bus."""
 
+from __future__ import annotations
+
 from separator.synthesis.oscillators import SAMPLE_RATE
 from separator.synthesis.song import STEMS, Palette, render_song
 

@@ -5,6 +5,8 @@ separation learns from it is how the parts of a song move together: shared beats
 entries and rests. Everything random comes from one generator, so a seed is a song.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise

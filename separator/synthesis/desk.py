@@ -4,6 +4,8 @@ Whatever the bus does is one gain curve for all stems, so stems always sum to th
 Audio is float32 `(2, time)` at 44.1 kHz, levels are in decibels.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.random import Generator
 from scipy import signal

@@ -4,6 +4,8 @@ A drum is a pitch that falls, modes of a skin or a plate, and filtered noise wit
 acoustic, electronic and 808-like kits are regions of the same parameters.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

@@ -6,6 +6,8 @@ additive synthesis, damped strings (the closed form of Karplus-Strong), struck b
 winds, brass and bowed strings.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

@@ -6,6 +6,8 @@ paths through frames. Harmonics above 18 kHz are never put into a frame, so noth
 Arrays are float32, `(time,)` or `(2, time)`, at 44.1 kHz.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Run the programs that play and speak."""
 
+from __future__ import annotations
+
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path

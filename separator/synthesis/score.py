@@ -4,6 +4,8 @@ Times are seconds, pitches are MIDI numbers (60 is middle C, 69 is 440 Hz) and m
 velocities lie in (0, 1]. A drum part uses the General MIDI drum keys as pitches.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 KICK, STICK, SNARE, CLAP = 36, 37, 38, 39

@@ -1,5 +1,7 @@
 """Render a composed song to stems: players, effects, levels and the mix bus."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +49,7 @@ class Palette:
     voices: tuple[str, ...] = ()
 
     @classmethod
-    def installed(cls, timbres: str = "any") -> "Palette":
+    def installed(cls, timbres: str = "any") -> Palette:
         """Use everything found on this computer; "train" and "heldout" share no timbre."""
         return cls(timbres, installed_fonts(timbres), installed_voices(timbres))
 

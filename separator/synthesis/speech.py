@@ -4,6 +4,8 @@ Optional. The speech is never heard: its envelopes and its consonants' noise are
 length of a phrase (vowels more than consonants) and filter the singer's own source.
 """
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import tempfile

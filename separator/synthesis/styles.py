@@ -3,6 +3,8 @@
 A drum pattern is a string of sixteenths per drum: `x` is a hit, `o` a soft one, `.` a rest.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from separator.synthesis.score import (

@@ -6,6 +6,8 @@ Reference: Karplus and Strong (1983), Digital synthesis of plucked-string and dr
 Chowning (1973), The synthesis of complex audio spectra by means of frequency modulation.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Protocol
 

@@ -9,6 +9,8 @@ Reference: Klatt (1980), Software for a cascade/parallel formant synthesizer; vo
 Peterson and Barney (1952).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,7 +86,7 @@ class Singer:
     octave: int
 
     @classmethod
-    def draw(cls, rng: Generator) -> "Singer":
+    def draw(cls, rng: Generator) -> Singer:
         """Draw a voice: low and large, high and small, or between."""
         female = bool(rng.random() < 0.5)
         return cls(
@@ -100,7 +102,7 @@ class Singer:
             octave=0 if female else -12,
         )
 
-    def speaking(self) -> "Singer":
+    def speaking(self) -> Singer:
         """Return the same voice when it raps: its pitch follows the words and never rests."""
         return replace(self, vibrato_cents=0.0, glide=0.08, jitter=self.jitter + 8)
 

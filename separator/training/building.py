@@ -1,5 +1,7 @@
 """Make the network that a recipe describes, ready to be trained."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import sys
@@ -26,8 +28,8 @@ def bare_network(recipe: Recipe) -> nn.Module:
     """Build the network of a recipe with random weights, on torch's default device.
 
     Raises:
-        ModelError: there is no network of this name.
-        ConfigError: a hyper-parameter is unknown, missing or has an impossible value, or there is
+        ModelError: There is no network of this name.
+        ConfigError: A hyper-parameter is unknown, missing or has an impossible value, or there is
             nothing to train.
     """
     network = build_network(
@@ -59,8 +61,8 @@ def initial_network(recipe: Recipe, *, fresh: bool = True) -> nn.Module:
         fresh: load the weights that the recipe starts from; otherwise a checkpoint follows.
 
     Raises:
-        ModelError: unknown network, or weights that are missing or don't fit.
-        ConfigError: a hyper-parameter or a parameter's name that isn't there.
+        ModelError: Unknown network, or weights that are missing or don't fit.
+        ConfigError: A hyper-parameter or a parameter's name that isn't there.
     """
     torch.manual_seed(recipe.seed)
     network = bare_network(recipe)
@@ -83,7 +85,7 @@ def scale_parameters(network: nn.Module, factors: dict[str, float]) -> None:
     quickest way from there would be to shut the gates, which then let no gradient through.
 
     Raises:
-        ConfigError: a key is part of no name.
+        ConfigError: A key is part of no name.
     """
     named = dict(network.named_parameters())
     for part, factor in factors.items():
@@ -99,7 +101,7 @@ def compile_core(network: nn.Module) -> None:
     """Let `torch.compile` translate the core of a network when it first runs.
 
     Raises:
-        ConfigError: the processor is to run it, and there is no C++ compiler.
+        ConfigError: The processor is to run it, and there is no C++ compiler.
     """
     if next(network.parameters()).device.type == "cpu" and not torch.cuda.is_available():
         compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
@@ -117,7 +119,7 @@ def checkpoint_activations(network: nn.Module) -> list[nn.Module]:
     Returns those blocks.
 
     Raises:
-        ConfigError: the network repeats nothing that could be computed twice.
+        ConfigError: The network repeats nothing that could be computed twice.
     """
     blocks = [block for block in repeated_blocks(network) if not _counts_batches(block)]
     if not blocks:

@@ -34,7 +34,7 @@ Changes = dict[str, tuple[Any, Any]]
 
 
 class Stopped(SeparatorError):
-    """Raise after a checkpoint was written because the program was asked to stop."""
+    """End after a checkpoint, because the program was asked to stop."""
 
     def __init__(self, step: int, number: int) -> None:
         self.step, self.signal = step, signal.Signals(number)
@@ -42,7 +42,7 @@ class Stopped(SeparatorError):
 
 
 class Saver(Checkpoint):
-    """Write the last checkpoint every so many updates, at the end, and when asked to stop.
+    """Writer of the last checkpoint: every so many updates, at the end, and when asked to stop.
 
     Also before a validation, which is made up for if the run ends in it, and after it, with what
     the other callbacks make of it: Lightning calls a `Checkpoint` after those, in their order.
@@ -52,7 +52,7 @@ class Saver(Checkpoint):
     one before.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         every: number of updates, after multiples of which to save.
         cancel: set when the run is asked to stop, for a validation to notice.
     """
@@ -110,7 +110,7 @@ class Saver(Checkpoint):
         """Save where it is time, after an update.
 
         Raises:
-            Stopped: the run was asked to stop.
+            Stopped: The run was asked to stop.
         """
         step = trainer.global_step
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -156,7 +156,7 @@ class Saver(Checkpoint):
 
 
 class Patience(EarlyStopping):
-    """Stop after so many validations without a better score, as many as the recipe says now."""
+    """Limit of validations without a better score, which is what the recipe says now."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
@@ -165,7 +165,7 @@ class Patience(EarlyStopping):
 
 @dataclass(frozen=True)
 class Report:
-    """Tell how a run goes.
+    """News of a run.
 
     Attributes:
         step: updates so far, of `steps`.
@@ -188,7 +188,7 @@ class Report:
 
 @dataclass
 class Reporter(Callback):
-    """Call `report` every so many updates, and after validations, in the first process.
+    """Caller of `report` every so many updates and after validations, in the first process.
 
     And before the first update, if something is wrong with the data that is allowed, or if the
     recipe isn't the checkpoint's.
@@ -265,7 +265,7 @@ class Reporter(Callback):
 
 
 class Samples(Callback):
-    """Log what the first track sounds and looks like after each validation."""
+    """Log of what the first track sounds and looks like after each validation."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -40,11 +40,11 @@ _SINGLE = 4  # bytes of a float32
 
 @dataclass(frozen=True)
 class Costs:
-    """Say what a recipe costs.
+    """Costs of a recipe.
 
     Attributes:
         mixture, estimates: shapes of a batch.
-        parameters: of the network; `trained` counts those that change.
+        parameters: number in the network; `trained` counts those that change.
         macs: multiplications with addition per second of music, of a forward pass; matrix products
             and convolutions are counted, the STFT isn't.
         weights: bytes of weights, their gradients, their averages and the optimizer's state.
@@ -69,8 +69,8 @@ def analyse(recipe: Recipe) -> Costs:
     """Run a recipe's network without values.
 
     Raises:
-        ModelError: there is no network of this name.
-        ConfigError: a hyper-parameter is unknown, missing or has an impossible value.
+        ModelError: There is no network of this name.
+        ConfigError: A hyper-parameter is unknown, missing or has an impossible value.
     """
     with FakeTensorMode():
         return _analyse(recipe)
@@ -127,7 +127,7 @@ def _autocast(precision: str) -> torch.autocast:
 
 
 class _Kept:
-    """Count the bytes that autograd keeps, each storage once, parameters not at all."""
+    """Count of the bytes that autograd keeps, each storage once, parameters not at all."""
 
     def __init__(self) -> None:
         self._storages: dict[int, Any] = {}
@@ -158,7 +158,7 @@ class _Kept:
 
 
 class StandIns(TorchFunctionMode):
-    """Replace what fake tensors can't do by operations of the same shape and cost."""
+    """Operations of the same shape and cost in place of what fake tensors can't do."""
 
     def __torch_function__(
         self,
@@ -227,8 +227,8 @@ def measure_speed(recipe: Recipe, *, seconds: float = 3.0) -> float:
     are others.
 
     Raises:
-        ModelError: memory is too small.
-        ConfigError: the device isn't there, or the core is to be compiled and there is no
+        ModelError: Memory is too small.
+        ConfigError: The device isn't there, or the core is to be compiled and there is no
             compiler for it.
     """
     device = training_device(recipe.hardware)

@@ -31,8 +31,8 @@ def trained_network(state: dict[str, Any], where: str) -> tuple[Recipe, nn.Modul
     """Return the recipe of a checkpoint and its network: of averaged weights where there are any.
 
     Raises:
-        ModelError: the weights don't fit the recipe.
-        ConfigError: the recipe isn't valid any more.
+        ModelError: The weights don't fit the recipe.
+        ConfigError: The recipe isn't valid any more.
     """
     recipe = validate(Recipe, state[RECIPE], where)
     weights: dict[str, Tensor] = state["state_dict"]
@@ -55,14 +55,14 @@ def export(
 
     Args:
         source: a checkpoint, or the folder of a run, whose last one is taken.
-        folder: of cards; the weights go to `weights` in it.
-        name: of the model; the run's unless given.
-        licence: of the weights.
+        folder: folder of cards; the weights go to `weights` in it.
+        name: name of the model; the run's unless given.
+        licence: licence of the weights.
         description: one line; the recipe's unless given.
 
     Raises:
-        ModelError: there is no checkpoint, it is damaged, or a weight has no float16.
-        ConfigError: the name isn't allowed, or there is a card of this name already.
+        ModelError: There is no checkpoint, it is damaged, or a weight has no float16.
+        ConfigError: The name isn't allowed, or there is a card of this name already.
     """
     path = source / LAST if source.is_dir() else source
     name = name or re.sub(r"[^a-z0-9.]+", "-", _run_folder(path).name.lower()).strip("-.")
@@ -94,8 +94,8 @@ def write_model(
     """Write a network of a recipe as a card and its weights; `source` says how it came to be.
 
     Raises:
-        ModelError: a weight has no float16, or the folder can't be written to.
-        ConfigError: the name isn't allowed.
+        ModelError: A weight has no float16, or the folder can't be written to.
+        ConfigError: The name isn't allowed.
     """
     file = folder / "weights" / f"{name}.safetensors"
     weights = save(_half(network), metadata={"format": "pt"})
@@ -143,7 +143,7 @@ def _half(network: nn.Module) -> dict[str, Tensor]:
     """Return the state with its weights in float16; constants, as of positions, stay exact.
 
     Raises:
-        ModelError: a weight is too large for that, or isn't finite.
+        ModelError: A weight is too large for that, or isn't finite.
     """
     constants = {id(buffer) for buffer in network.buffers()}
     state = {}

@@ -30,11 +30,11 @@ def grow(network: nn.Module, weights: Mapping[str, Tensor], *, where: str) -> No
 
     Args:
         network: with the random weights that what is new begins with.
-        weights: of the smaller one; those that the larger one doesn't have are left out.
+        weights: weights of the smaller one; those that the larger one doesn't have are left out.
         where: what they came from, for the error.
 
     Raises:
-        ConfigError: the network isn't larger, or has something else that is new.
+        ConfigError: The network isn't larger, or has something else that is new.
     """
     state = {name: new.clone() for name, new in network.state_dict().items()}
     for name, new in state.items():

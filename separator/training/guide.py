@@ -52,8 +52,8 @@ class Guide:
     """A frozen model, and the signals that are made with it; no part of what is saved.
 
     Raises:
-        ModelError: the model is unknown, or its weights can't be had.
-        ConfigError: it is an ensemble, has another form, or lacks a stem.
+        ModelError: The model is unknown, or its weights can't be had.
+        ConfigError: It is an ensemble, has another form, or lacks a stem.
     """
 
     def __init__(self, options: GuideOptions, sample_rate: int, channels: int) -> None:

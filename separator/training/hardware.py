@@ -1,5 +1,7 @@
 """Find the devices that a recipe asks for."""
 
+from __future__ import annotations
+
 import torch
 
 from separator.errors import ConfigError
@@ -13,7 +15,7 @@ def training_device(hardware: HardwareOptions) -> torch.device:
     """Return the device that a recipe trains on in this computer.
 
     Raises:
-        ConfigError: there is none of the kind.
+        ConfigError: There is none of the kind.
     """
     found = _found()
     for kind in _MEANT[hardware.accelerator]:
@@ -29,7 +31,7 @@ def check_devices(recipe: Recipe) -> None:
     """Refuse a recipe for more or other devices than this computer's; processes on a CPU are free.
 
     Raises:
-        ConfigError: there are fewer, or none of the kind, or they don't know the precision.
+        ConfigError: There are fewer, or none of the kind, or they don't know the precision.
     """
     hardware = recipe.hardware
     device = training_device(hardware)

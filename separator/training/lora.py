@@ -7,6 +7,8 @@ plain weight again: an exported model is like any other.
 Reference: Hu et al., "LoRA: low-rank adaptation of large language models", 2021, arXiv 2106.09685.
 """
 
+from __future__ import annotations
+
 from math import sqrt
 
 import torch
@@ -19,7 +21,7 @@ from separator.words import nearest
 
 
 class LowRank(nn.Module):
-    """Add a product of two thin matrices to a weight `(outputs, inputs)`; at first it is zero."""
+    """Sum of a weight `(outputs, inputs)` and a product of two thin matrices, zero at first."""
 
     def __init__(self, outputs: int, inputs: int, rank: int, alpha: float) -> None:
         super().__init__()
@@ -37,7 +39,7 @@ def add_lora(network: nn.Module, options: LoraOptions) -> None:
     """Freeze a network, and give its linear layers updates to train.
 
     Raises:
-        ConfigError: no layer, or no parameter, has a name like those asked for.
+        ConfigError: No layer, or no parameter, has a name like those asked for.
     """
     layers = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
     chosen = {name: layer for name, layer in layers.items() if _matches(name, options.layers)}

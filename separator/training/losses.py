@@ -7,6 +7,8 @@ The functions are the definitions. `LossOptions` is what a recipe says of them, 
       multi_resolution_stft: {weight: 1.0, hop_length: 147}
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -139,13 +141,13 @@ def _as_weight(value: Any) -> Any:
 
 
 class Term(Strict):
-    """Hold what every part of the sum has: its weight."""
+    """Base of every part of the sum: its weight."""
 
     weight: Positive = 1.0
 
 
 class Spectral(Term):
-    """Choose a distance of spectrograms, see `spectral`."""
+    """Choice of a distance of spectrograms, see `spectral`."""
 
     norm: Norm = "l1"
     part: SpectrumPart = "complex"
@@ -154,7 +156,7 @@ class Spectral(Term):
 
 
 class MultiResolutionSTFT(Term):
-    """Choose the windows, see `multi_resolution_stft`."""
+    """Choice of windows, see `multi_resolution_stft`."""
 
     windows: Annotated[tuple[Count, ...], FROM_LIST, Field(min_length=1)] = WINDOWS
     hop_length: Count = 147
@@ -162,7 +164,7 @@ class MultiResolutionSTFT(Term):
 
 
 class L1SNR(Term):
-    """Choose the transform of `l1_snr_time_and_frequency`."""
+    """Choice of the transform of `l1_snr_time_and_frequency`."""
 
     n_fft: Count = 2048
     hop_length: Count = 512
@@ -170,14 +172,14 @@ class L1SNR(Term):
 
 
 class MaskedMSE(Term):
-    """Choose what is left out, see `masked_mse`."""
+    """Choice of what is left out, see `masked_mse`."""
 
     quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
     unit: Literal["segment", "sample"] = "segment"
 
 
 class BinaryMask(Term):
-    """Choose the transform of `binary_mask_cross_entropy`."""
+    """Choice of the transform of `binary_mask_cross_entropy`."""
 
     n_fft: Count = 2048
     hop_length: Count = 512
@@ -185,7 +187,7 @@ class BinaryMask(Term):
 
 
 class NegativeSDR(Term):
-    """Choose the floor, see `negative_sdr`."""
+    """Choice of the floor, see `negative_sdr`."""
 
     floor: Annotated[float, Field(ge=0)] = 0.03
 
@@ -205,7 +207,7 @@ TERMS: dict[str, Callable[..., Tensor]] = {
 
 
 class LossOptions(Strict):
-    """Weigh the terms of a loss; what is absent isn't computed.
+    """Weights of the terms of a loss; what is absent isn't computed.
 
     Attributes:
         unordered: whether stems come in no fixed order (several singers): each segment is scored

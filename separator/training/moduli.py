@@ -10,6 +10,8 @@ window until it is asked for, then transforms complex numbers where real ones wo
 rows at a time go forth and back, in the cache on a processor, and only the gradient is kept.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Optimizers by name, and one that gives matrices to Muon and the rest to AdamW."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal
@@ -19,14 +21,14 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerOptions(Strict):
-    """Say how weights follow gradients.
+    """Rule by which weights follow gradients.
 
     Attributes:
         rate: highest learning rate; the schedule scales it.
-        matrix_rate: of the matrices, which Muon updates; AdamW updates the rest at `rate`.
+        matrix_rate: rate of the matrices, which Muon updates; AdamW updates the rest at `rate`.
         weight_decay: decoupled for AdamW and Muon (whose rest has none), an L2 penalty otherwise.
-        betas: of Adam and AdamW, also of the AdamW beside Muon.
-        momentum: of RMSprop (0 by default) and Muon (0.95).
+        betas: betas of Adam and AdamW, also of the AdamW beside Muon.
+        momentum: momentum of RMSprop (0 by default) and Muon (0.95).
         eps: added to denominators.
     """
 
@@ -49,7 +51,7 @@ class OptimizerOptions(Strict):
 
 
 class Together(Optimizer):
-    """Let several optimizers act as one, so that loops, schedules and checkpoints see only one.
+    """Several optimizers as one, so that loops, schedules and checkpoints see only one.
 
     The parts share its groups and its state: each owns some of the groups.
     """
@@ -103,7 +105,7 @@ def build_optimizer(
             otherwise. Lightning doesn't clip gradients for such optimizers in half precision.
 
     Raises:
-        ConfigError: nothing is trained, or Muon finds no matrix.
+        ConfigError: Nothing is trained, or Muon finds no matrix.
     """
     matrices: dict[Tensor, None] = {}
     others: dict[Tensor, None] = {}

@@ -42,7 +42,7 @@ _SHARE = 10  # the masks are learnt in one of so many of the recipe's steps
 
 @dataclass(frozen=True)
 class Pruned:
-    """Say what pruning changed; MACs per second of music, SDR in dB where there is validation."""
+    """Effect of pruning; MACs per second of music, SDR in dB where there is validation."""
 
     macs: tuple[float, float]
     sdr: tuple[float, float] | None
@@ -50,7 +50,7 @@ class Pruned:
 
 
 class Gate(nn.Module):
-    """Multiply the columns of a weight by the choice of the best units, as a parametrization.
+    """Product of the columns of a weight and the choice of the best units, a parametrization.
 
     Args:
         weight: `(outputs, units * width)`; the norms of its columns are the first scores.
@@ -80,7 +80,7 @@ def smaller(recipe: Recipe, ratio: float) -> Recipe:
     """Return the recipe of the network that is left when `ratio` of all units go.
 
     Raises:
-        ConfigError: the ratio isn't in (0, 1), the network has no such units, or nothing changes.
+        ConfigError: The ratio isn't in (0, 1), the network has no such units, or nothing changes.
     """
     if not 0 < ratio < 1:
         raise ConfigError(f"The ratio to prune is {ratio:g}; allowed is more than 0, less than 1.")
@@ -131,7 +131,7 @@ def learn_gates(
     """Train the scores, and nothing else.
 
     Raises:
-        ModelError: the loss isn't finite.
+        ModelError: The loss isn't finite.
     """
     torch.manual_seed(recipe.seed)
     optimizer = torch.optim.Adam([gate.scores for gate in gates.values()], lr=_RATE)
@@ -193,8 +193,8 @@ def prune(
     as a model, from which the run in `folder` starts.
 
     Raises:
-        ConfigError: the recipe starts from no model, or the ratio doesn't fit its network.
-        ModelError: see `train`.
+        ConfigError: The recipe starts from no model, or the ratio doesn't fit its network.
+        ModelError: See `train`.
     """
     if recipe.start is None:
         raise ConfigError("Pruning needs a trained model: --set start=NAME, as in 'finetune'.")

@@ -69,10 +69,10 @@ Loader.add_implicit_resolver(
 
 
 class LoraOptions(Strict):
-    """Train low-rank updates of linear layers in place of all weights; see `training.lora`.
+    """Low-rank updates of linear layers in place of all weights; see `training.lora`.
 
     Attributes:
-        rank: of the updates.
+        rank: rank of the updates.
         alpha: the updates are scaled by `alpha / rank`; the rank unless given.
         layers: parts of the names of the layers that get one; every linear layer unless given.
         also: parts of the names of other parameters that are trained as they are.
@@ -85,7 +85,7 @@ class LoraOptions(Strict):
 
 
 class HeldOut(Strict):
-    """Name a data set for validation; see `separator.datasets.open_dataset`."""
+    """Data set for validation; see `separator.datasets.open_dataset`."""
 
     path: Text
     kind: Text = "auto"
@@ -93,7 +93,7 @@ class HeldOut(Strict):
 
 
 class Generated(Strict):
-    """Validate on generated songs: of timbres and seeds that training doesn't use."""
+    """Generated songs for validation: of timbres and seeds that training doesn't use."""
 
     songs: Count = 2
     duration: Annotated[float, Field(ge=1)] = 20.0
@@ -103,7 +103,7 @@ class Generated(Strict):
 
 
 class ValidationOptions(Strict):
-    """Say when and on what the SDR of whole tracks is measured.
+    """Times and data at which the SDR of whole tracks is measured.
 
     Attributes:
         every: steps between validations.
@@ -132,7 +132,7 @@ class ValidationOptions(Strict):
 
 
 class LogOptions(Strict):
-    """Say what is reported where.
+    """Reports, and where they go.
 
     Attributes:
         every: steps between reports of loss, rates and speed.
@@ -146,14 +146,14 @@ class LogOptions(Strict):
 
 
 class SaveOptions(Strict):
-    """Say when checkpoints are written: the last one to resume from, the best ones by SDR."""
+    """Times of checkpoints: the last one to resume from, the best ones by SDR."""
 
     every: Count = 500
     best: Annotated[int, Field(ge=0)] = 3
 
 
 class HardwareOptions(Strict):
-    """Say where training runs; these are arguments of Lightning's `Trainer`.
+    """Place where training runs; these are arguments of Lightning's `Trainer`.
 
     Attributes:
         devices: processes on each computer.
@@ -169,7 +169,7 @@ class HardwareOptions(Strict):
 
 
 class Recipe(Strict):
-    """Describe a training run completely; see the module and `configs/`.
+    """Complete description of a training run; see the module and `configs/`.
 
     Attributes:
         source: where the facts come from.
@@ -180,10 +180,10 @@ class Recipe(Strict):
         grow: the network is larger than that card's, or has only the first of its stems.
         initial_scale: factors of initial parameters, by parts of their names.
         steps: updates of the weights, at most.
-        minutes: of training, after which it ends before that; the schedule follows the clock.
+        minutes: limit of training, after which it ends before that; the schedule follows the clock.
         accumulate: batches whose gradients are added before an update.
         clip: largest norm of all gradients together.
-        precision: of matrix products; weights, STFT and losses stay in float32.
+        precision: type of matrix products; weights, STFT and losses stay in float32.
         compile: compile the network's core with `torch.compile`.
         checkpointing: compute activations again in the backward pass in place of keeping them.
         ema: decay of the weights' moving average, which is what is validated and exported.
@@ -275,7 +275,7 @@ def find_recipe(name: str) -> Path:
     """Find a recipe by the name of a bundled one, or by its path.
 
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: There is no such recipe.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -293,12 +293,12 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe and change it.
 
     Args:
-        name: of a bundled recipe, or the path of a `.yaml` file.
+        name: name of a bundled recipe, or the path of a `.yaml` file.
         changes: `key=value` or `section.key=value`, values in YAML.
 
     Raises:
-        ConfigError: one line that names the file and the field.
-        ModelError: the model to start from is unknown.
+        ConfigError: One line that names the file and the field.
+        ModelError: The model to start from is unknown.
     """
     path = find_recipe(name)
     data = read_yaml(path, Loader)
@@ -314,8 +314,8 @@ def resolve(data: dict[str, Any], where: str) -> Recipe:
     """Check a mapping; what it leaves open about the network comes from the card it starts from.
 
     Raises:
-        ConfigError: one line that names `where` and the field.
-        ModelError: the model to start from is unknown.
+        ConfigError: One line that names `where` and the field.
+        ModelError: The model to start from is unknown.
     """
     start = data.get("start")
     if isinstance(start, str) and not data.keys() >= _OF_A_NETWORK:  # a saved recipe has all
@@ -343,7 +343,7 @@ def apply_change(data: dict[str, Any], change: str) -> None:
     """Set a value in nested mappings and lists.
 
     Raises:
-        ConfigError: the change isn't `key=value`, or leads through something that has no keys.
+        ConfigError: The change isn't `key=value`, or leads through something that has no keys.
 
     >>> data = {"optimizer": {"rate": 0.1}}
     >>> apply_change(data, "optimizer.rate=3e-4")

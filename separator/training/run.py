@@ -59,12 +59,12 @@ _FIXED = {"network", "parameters", "stems", "sample_rate", "channels", "lora", "
 
 @dataclass(frozen=True)
 class Result:
-    """Say what became of a run.
+    """Outcome of a run.
 
     Attributes:
         step: updates that were made in all.
         sdr: the last mean SDR over the stems in dB; None without validation.
-        folder: of the run.
+        folder: folder of the run.
         first: whether this process is the first of the run's, which speaks for all.
     """
 
@@ -86,16 +86,16 @@ def train(
 
     Args:
         recipe: says everything.
-        folder: of the run.
+        folder: folder of the run.
         resume: go on from the last checkpoint in the folder.
         until: stop after this update; the recipe's `steps` unless given.
         report: called every now and then, in the first process.
 
     Raises:
-        ConfigError: there is a run in the folder already, or none to resume, or one that the recipe
+        ConfigError: There is a run in the folder already, or none to resume, or one that the recipe
             doesn't fit; a data set, a hyper-parameter or a device that can't be used.
-        ModelError: the loss isn't finite, or memory or the disk is too small.
-        Stopped: the run was asked to stop, and has saved everything.
+        ModelError: The loss isn't finite, or memory or the disk is too small.
+        Stopped: The run was asked to stop, and has saved everything.
     """
     last = folder / LAST
     if not resume:
@@ -149,7 +149,7 @@ def check_new(folder: Path) -> None:
     """Refuse a folder in which there is a run.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: There is one.
     """
     if (folder / LAST).exists():
         raise ConfigError(
@@ -162,7 +162,7 @@ def _occupied(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder; the lock ends with the process, however that ends.
 
     Raises:
-        ConfigError: there is another one, or the folder can't be written to.
+        ConfigError: There is another one, or the folder can't be written to.
     """
     lock = FileLock(folder / "run.lock")
     try:
@@ -249,7 +249,7 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe where people look for it.
 
     Raises:
-        ConfigError: the folder can't be written to.
+        ConfigError: The folder can't be written to.
     """
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     try:
@@ -269,7 +269,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours; it holds tensors and plain values, and nothing is run.
 
     Raises:
-        ModelError: the file can't be read, or isn't a checkpoint of a training run.
+        ModelError: The file can't be read, or isn't a checkpoint of a training run.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -288,8 +288,8 @@ def changes_since(checkpoint: Path, recipe: Recipe) -> Changes:
     """Return in which options a recipe differs from a checkpoint's: what they were, and are.
 
     Raises:
-        ConfigError: what was learnt doesn't fit the recipe.
-        ModelError: it isn't a checkpoint of a training run.
+        ConfigError: What was learnt doesn't fit the recipe.
+        ModelError: It isn't a checkpoint of a training run.
     """
     was = _flat(saved_recipe(checkpoint).model_dump(mode="json"))
     now = _flat(recipe.model_dump(mode="json"))
@@ -318,7 +318,7 @@ def saved_recipe(path: Path) -> Recipe:
     """Return the recipe that a checkpoint was trained by.
 
     Raises:
-        ModelError: it isn't a checkpoint of a training run.
-        ConfigError: the recipe isn't valid any more.
+        ModelError: It isn't a checkpoint of a training run.
+        ConfigError: The recipe isn't valid any more.
     """
     return validate(Recipe, read_checkpoint(path)[RECIPE], path.name)

@@ -1,5 +1,7 @@
 """Learning rates over the course of a run, as functions of the step and of the time used."""
 
+from __future__ import annotations
+
 import math
 from typing import Annotated, Literal
 
@@ -10,7 +12,7 @@ from separator.schema import Strict
 
 
 class ScheduleOptions(Strict):
-    """Say by what the learning rates are scaled at each step.
+    """Factors of the learning rates at each step.
 
         constant     1
         cosine       from 1 down to `final`, at the last step or when the time is used

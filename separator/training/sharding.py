@@ -27,7 +27,7 @@ from separator.training.building import repeated_blocks
 
 
 class Sharded(ModelParallelStrategy):
-    """Let Lightning train a module that shards itself in `configure_model`.
+    """Strategy of Lightning for a module that shards itself in `configure_model`.
 
     In place of Lightning's own reading and writing of checkpoints, which wants every parameter
     under its place in the module: state-dict hooks may name them otherwise.

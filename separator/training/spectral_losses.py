@@ -3,6 +3,8 @@
 Estimates and targets are `(batch, stems, channels, time)`. Gradients pass through all of them.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
 from typing import Literal

@@ -55,7 +55,7 @@ class Stream:
 
 
 class Task(LightningModule):
-    """Train a network by a recipe.
+    """Training of a network by a recipe.
 
     Args:
         recipe: says everything.
@@ -169,7 +169,7 @@ class Task(LightningModule):
         """Return the loss of a batch of stems and background, `(batch, stems, channels, time)`.
 
         Raises:
-            ModelError: the loss isn't finite; the batch is in a file.
+            ModelError: The loss isn't finite; the batch is in a file.
         """
         position = self.global_step * self.recipe.accumulate + index % self.recipe.accumulate
         numbers = np.random.SeedSequence([self.recipe.seed, position, self.global_rank])

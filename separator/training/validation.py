@@ -32,7 +32,7 @@ def validation_tracks(
         tell: called with what is wrong with tracks, where that doesn't end it.
 
     Raises:
-        ConfigError: a data set that can't be used, or tracks of another rate, other channels or
+        ConfigError: A data set that can't be used, or tracks of another rate, other channels or
             other stems than the recipe's.
     """
     options = recipe.validation
@@ -114,7 +114,7 @@ def track_sdr(
         - result: `(stems,)`, float64
 
     Raises:
-        Cancelled: where `cancel` is set.
+        Cancelled: Where `cancel` is set.
     """
     running = RunningUSDR()
     start = 0

@@ -24,11 +24,11 @@ def add_files(files: Sequence[Path], *, stems: Sequence[str] = (), name: str = "
         files: a checkpoint, with its YAML or JSON, or without; the YAML of a bag of Demucs files,
             and these; or all files of a folder of Open-Unmix.
         stems: names of a checkpoint's estimates, where nothing else names them.
-        name: of the model; made from a file's name unless given.
+        name: name of the model; made from a file's name unless given.
 
     Raises:
-        ModelError: a file can't be read, is hostile, or doesn't fit.
-        ConfigError: settings lack something, files don't belong together, or the name is taken.
+        ModelError: A file can't be read, is hostile, or doesn't fit.
+        ConfigError: Settings lack something, files don't belong together, or the name is taken.
     """
     with tempfile.TemporaryDirectory(prefix="separator-add-") as temporary:
         folder = Path(temporary) / "open-unmix"  # its name is the model's, if nothing else is

@@ -31,7 +31,7 @@ _KINDS = {
 
 
 class Catalog:
-    """Look models up by their exact names, never by a path."""
+    """Models by their exact names, never by a path."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

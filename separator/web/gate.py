@@ -64,7 +64,7 @@ class Refused(SeparatorError):
 
 
 class Gate:
-    """Let requests through to an application, or answer why not.
+    """Door in front of an application, which lets requests through or answers why not.
 
     Args:
         uploads: Files that visitors have sent.

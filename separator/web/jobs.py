@@ -35,11 +35,11 @@ class Job:
     """One piece of work and what has become of it so far.
 
     Attributes:
-        title: Of the song, for people.
+        title: Title of the song, for people.
         owner: Session that it belongs to.
         work: What is done; it gets the job, reports to it, and heeds its `cancel`.
         error: One line for the user, where it failed.
-        folder: Of its files; it is deleted when the job ends, unless that is done.
+        folder: Folder of its files; it is deleted when the job ends, unless that is done.
     """
 
     title: str
@@ -102,7 +102,7 @@ def _nothing(job: Job) -> None:
 
 
 class Queue:
-    """Run jobs one after the other in a thread of its own.
+    """Jobs that run one after the other in a thread of their own.
 
     Args:
         max_waiting: Jobs that may wait; more are refused.

@@ -20,7 +20,7 @@ _FFT = 4096
 
 @dataclass(frozen=True)
 class Overview:
-    """Hold the pictures of one track.
+    """Pictures of one track.
 
     Attributes:
         peaks: Largest sample of each column, full scale is 255. Shape `(columns,)`.
@@ -42,7 +42,7 @@ def overview(blocks: Iterable[Block], samples: int, sample_rate: int) -> Overvie
 
     Args:
         blocks: Float samples, full scale at 1. Shape `(channels, time)` each.
-        samples: Of the whole track, per channel.
+        samples: Length of the whole track, per channel.
         sample_rate: In Hz.
     """
     columns = min(COLUMNS, max(1, samples))
@@ -71,7 +71,7 @@ def _with_silence(blocks: Iterable[Block], samples: int) -> Iterator[Block]:
 
 
 class _Painter:
-    """Turn a piece of sound, no shorter than a frame, into the levels of its bands in dB."""
+    """Levels in dB of the bands of a piece of sound, no shorter than a frame."""
 
     def __init__(self, sample_rate: int) -> None:
         edges = np.geomspace(LOWEST, min(HIGHEST, sample_rate / 2), BANDS + 1)

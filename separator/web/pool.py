@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ModelPool:
-    """Keep the model that was used last, and give it up for another.
+    """Model that was used last, given up for another.
 
     Args:
         device: Where models run; see `separator.stream.runner.pick_device`.

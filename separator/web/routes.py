@@ -3,6 +3,8 @@
 Nothing but a token of 128 random bits opens a song, and nothing in an address becomes a path.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +36,7 @@ _HEADERS = [
 ]
 
 
-def add_routes(app: "FastAPI", service: "Service") -> None:
+def add_routes(app: FastAPI, service: Service) -> None:
     """Give the application the player's addresses, all below `/stems`."""
     from fastapi import HTTPException, Query, Request, Response
     from fastapi.responses import FileResponse
@@ -114,15 +116,15 @@ def add_routes(app: "FastAPI", service: "Service") -> None:
 
 
 class Guard:
-    """Add the headers that keep a browser from talking to, or being framed by, other hosts."""
+    """Headers that keep a browser from talking to, or being framed by, other hosts."""
 
-    def __init__(self, app: "ASGIApp") -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and its answer back, with our headers."""
 
-        async def with_headers(message: "Message") -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)

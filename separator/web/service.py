@@ -40,7 +40,7 @@ _QUOTED_PATH = re.compile(r"'(?:/|[A-Za-z]:\\)[^']*'")
 
 @dataclass(frozen=True)
 class Request:
-    """Say what is wanted of a song; the fields are those of `Separator.separate_file`.
+    """Wishes for a song; the fields are those of `Separator.separate_file`.
 
     Attributes:
         source: The upload.

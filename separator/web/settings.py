@@ -23,13 +23,13 @@ _POSITIVE = (
 
 @dataclass(frozen=True)
 class AppSettings:
-    """Say where the app listens, what it takes and how long it keeps it.
+    """Place where the app listens, what it takes and how long it keeps it.
 
     Attributes:
         host: Address to listen on; anything but a loopback address opens it to the network.
         port: TCP port; 0 lets the system choose a free one.
         user: Name to log in with; needs a password too.
-        password: Of the user.
+        password: Password of the user.
         device: Where models run; see `separator.stream.runner.pick_device`.
         max_bytes: Size of an upload.
         max_seconds: Length of what is separated at once.

@@ -198,7 +198,7 @@ def _for_two_ears(piece: Block) -> Block:
 
 
 class Library:
-    """Keep songs in a private folder, each for a time after its last use."""
+    """Songs in a private folder, each kept for a time after its last use."""
 
     def __init__(self, root: Path, keep_seconds: float) -> None:
         self.root = root

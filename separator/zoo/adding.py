@@ -1,5 +1,7 @@
 """Add models of other programs to the user's own cards, whatever their files look like."""
 
+from __future__ import annotations
+
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -37,7 +39,7 @@ def add_path(
         path: what to add.
         config: the YAML or JSON file that belongs to a checkpoint.
         stems: names of a checkpoint's estimates, where nothing else names them.
-        name: of the model; made from that of the path unless given.
+        name: name of the model; made from that of the path unless given.
         folder: where cards go, the user's folder unless given.
         copy: copy weights next to the card; those of Open-Unmix and Spleeter always are, in one
             file.
@@ -45,8 +47,8 @@ def add_path(
             program that it was made for unless given.
 
     Raises:
-        ModelError: a file can't be read, is hostile, or doesn't fit; or a card can't be written.
-        ConfigError: settings lack something, or the name is taken or not allowed.
+        ModelError: A file can't be read, is hostile, or doesn't fit; or a card can't be written.
+        ConfigError: Settings lack something, or the name is taken or not allowed.
     """
     folder = folder or user_folder()
     if path.is_dir() and (found := sorted(path.glob("*.index"))):
@@ -78,14 +80,14 @@ def add_model(
         checkpoint: the weights; they are read, checked against the network, and hashed.
         config: the YAML or JSON file that belongs to them, if there is one.
         stems: names of the estimates, where nothing else names them.
-        name: of the model; made from the checkpoint's name unless given.
+        name: name of the model; made from the checkpoint's name unless given.
         folder: where the card goes, the user's folder unless given.
         copy: copy the checkpoint next to the card; otherwise the card points to where it is.
         recipe: as in `add_path`.
 
     Raises:
-        ModelError: the checkpoint can't be read or doesn't fit, or the card can't be written.
-        ConfigError: the YAML lacks something, or the name is taken or not allowed.
+        ModelError: The checkpoint can't be read or doesn't fit, or the card can't be written.
+        ConfigError: The YAML lacks something, or the name is taken or not allowed.
     """
     folder = folder or user_folder()
     name = free_name(name or plain_name(checkpoint), folder)
@@ -99,7 +101,7 @@ def add_folder(path: Path, *, name: str | None, folder: Path) -> Card:
     """Add a folder of Open-Unmix as one network; its files are put into one beside the card.
 
     Raises:
-        ModelError, ConfigError: as in `add_path`.
+        ModelError, ConfigError: As in `add_path`.
     """
     name = free_name(name or plain_name(path.resolve()), folder)
     return _write_state(*read_folder(path), name, folder)
@@ -109,7 +111,7 @@ def add_spleeter(path: Path, config: Path | None, *, name: str | None, folder: P
     """Add a TensorFlow checkpoint of Spleeter; its weights are put into one file beside the card.
 
     Raises:
-        ModelError, ConfigError: as in `add_path`.
+        ModelError, ConfigError: As in `add_path`.
     """
     named = path.resolve().parent if path.suffix == ".index" else path
     name = free_name(name or plain_name(Path(named.name.removesuffix(".tar.gz"))), folder)
@@ -132,7 +134,7 @@ def add_bag(path: Path, *, name: str | None, folder: Path, copy: bool = False) -
     """Add the files of a bag, each as a model of its own, and an ensemble of them: all or none.
 
     Raises:
-        ModelError, ConfigError: as in `add_path`.
+        ModelError, ConfigError: As in `add_path`.
     """
     bag = read_bag(path)
     name = free_name(name or plain_name(path), folder)
@@ -198,8 +200,8 @@ def write_foreign(
     """Write the card of a foreign model whose weights have been checked.
 
     Raises:
-        ModelError: the card can't be written.
-        ConfigError: the name or a stem's is not allowed.
+        ModelError: The card can't be written.
+        ConfigError: The name or a stem's is not allowed.
     """
     file = folder / "weights" / f"{name}{weights.suffix}" if copy else weights.resolve()
     beside = copy or file.parent == (folder / "weights").resolve()
@@ -232,7 +234,7 @@ def all_or_nothing(folder: Path) -> Iterator[list[Path]]:
     """Make files of a model in `folder`; if one can't be made, delete those in the list as well.
 
     Raises:
-        ModelError: a file can't be written.
+        ModelError: A file can't be written.
     """
     made: list[Path] = []
     try:

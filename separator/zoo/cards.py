@@ -85,7 +85,7 @@ _SHA256_DIGITS = 64
 
 
 class PackagedFile(Strict):
-    """Name a file in an installed package, by its path from where packages lie."""
+    """File in an installed package, by its path from where packages lie."""
 
     path: Annotated[str, Field(pattern=r"^\w[\w-]*(/\w[\w.-]*)+$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -93,7 +93,7 @@ class PackagedFile(Strict):
 
 
 class PythonPackage(Strict):
-    """Say which Python package holds a model's weights: it is looked into, and never imported.
+    """Python package that holds a model's weights: it is looked into, and never imported.
 
     Attributes:
         name: as it is installed by.
@@ -105,13 +105,13 @@ class PythonPackage(Strict):
 
 
 class Weights(Strict):
-    """Say where a model's weights are, and how to know that they are the right ones.
+    """Place of a model's weights, and how to know that they are the right ones.
 
     Attributes:
         file: path relative to the card's folder, or an absolute one.
         urls: where to download the file; the second and later ones are mirrors.
         package: what is used instead of a download where it is installed.
-        sha256: of the file, 64 lower-case hexadecimal digits; of one that is downloaded, as many
+        sha256: 64 lower-case hexadecimal digits of the file; of one that is downloaded, as many
             of the first ones as its publisher tells (at least 8), or None.
         bytes: size of the file; None where a download's isn't known.
         format: how the file is read, see `separator.checkpoints`.
@@ -178,7 +178,7 @@ class Weights(Strict):
 
 
 class Score(Strict):
-    """Report published results on one data set, in dB.
+    """Published results on one data set, in dB.
 
     Attributes:
         definition: "uSDR" is 10 log10(|s|^2 / |s - e|^2) over a whole track, mean over tracks;
@@ -193,7 +193,7 @@ class Score(Strict):
 
 
 class Entry(Strict):
-    """Hold what every card says, of a model or of an ensemble.
+    """Fields of every card, of a model or of an ensemble.
 
     Attributes:
         stems: names of the estimates; a model's in the network's order.
@@ -244,7 +244,7 @@ class Entry(Strict):
 
 
 class Card(Entry):
-    """Describe one ready-to-use model: a network, its hyper-parameters and its weights.
+    """Description of one ready-to-use model: a network, its hyper-parameters and its weights.
 
     Attributes:
         parameters: the network's keyword arguments except stems, sample_rate and channels; files
@@ -303,7 +303,7 @@ class Card(Entry):
 
 
 class Member(Strict):
-    """Say what a model contributes to an ensemble.
+    """Contribution of a model to an ensemble.
 
     Attributes:
         model: name of its card.
@@ -332,7 +332,7 @@ class Member(Strict):
 
 
 class Ensemble(Entry):
-    """Describe models that work together; see `separator.zoo.members` for what must fit.
+    """Models that work together; see `separator.zoo.members` for what must fit.
 
     Attributes:
         members: in the order in which they run; one may separate what an earlier one gives.
@@ -393,7 +393,7 @@ def parse_card(data: dict[str, Any], where: str) -> AnyCard:
     """Check a mapping against the schema: of an ensemble where it has members.
 
     Raises:
-        ConfigError: one line that names `where` and the field.
+        ConfigError: One line that names `where` and the field.
     """
     if "members" in data:
         return validate(Ensemble, data, where)
@@ -404,7 +404,7 @@ def read_card(path: Path) -> AnyCard:
     """Read a card from a YAML file, whose name must be the card's name.
 
     Raises:
-        ConfigError: one line that names the file and the field.
+        ConfigError: One line that names the file and the field.
     """
     card = parse_card(read_yaml(path), path.name)
     if card.name != path.stem:

@@ -1,5 +1,7 @@
 """From a card to its network with its weights."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,25 +19,25 @@ if TYPE_CHECKING:  # listing models must not wait for torch
 
 def load_network(
     card: Card, *, offline: bool | None = None, progress: ByteProgress | None = None
-) -> "nn.Module":
+) -> nn.Module:
     """Build the network of `card` with its weights, in float32, ready for inference.
 
     Raises:
-        ModelError: the weights can't be had, can't be read, or don't fit the network.
-        ConfigError: the network or one of its hyper-parameters is unknown.
+        ModelError: The weights can't be had, can't be read, or don't fit the network.
+        ConfigError: The network or one of its hyper-parameters is unknown.
     """
     return _built(*read_model(card, offline=offline, progress=progress))
 
 
 def load_joined(
     ensemble: Ensemble, cards: Sequence[Card], *, offline: bool | None = None
-) -> "nn.Module":
+) -> nn.Module:
     """Build one network out of models that are alike in all but their stems and weights.
 
     Its parameters are theirs together, and its Wiener filter is the ensemble's.
 
     Raises:
-        ModelError, ConfigError: as in `load_network`; such a network can't be made of these.
+        ModelError, ConfigError: As in `load_network`; such a network can't be made of these.
     """
     parts = [read_model(card, offline=offline) for card in cards]
     joined = {
@@ -47,7 +49,7 @@ def load_joined(
     return _built(parts[0][0].model_copy(update=joined), state)
 
 
-def _built(card: Card, state: "State") -> "nn.Module":
+def _built(card: Card, state: State) -> nn.Module:
     from separator.checkpoints.states import load_state
 
     network = build_from_card(card)
@@ -57,11 +59,11 @@ def _built(card: Card, state: "State") -> "nn.Module":
 
 def read_model(
     card: Card, *, offline: bool | None = None, progress: ByteProgress | None = None
-) -> "tuple[Card, State]":
+) -> tuple[Card, State]:
     """Return a model's card, with the hyper-parameters that stand in its file, and its weights.
 
     Raises:
-        ModelError: the weights can't be had or can't be read, or are another network's.
+        ModelError: The weights can't be had or can't be read, or are another network's.
     """
     path, *others = weights_files(card, offline=offline, progress=progress)
     if card.weights.format == "demucs":
@@ -71,7 +73,7 @@ def read_model(
     return card, read_state(path, card.weights.format, card.stems, others)
 
 
-def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":
+def _unpacked(card: Card, path: Path) -> tuple[Card, State]:
     """Read a Demucs file, and the card with the hyper-parameters that stand in the file."""
     from separator.checkpoints.packages import read_package
     from separator.checkpoints.states import check_fit, guarded
@@ -89,11 +91,11 @@ def _unpacked(card: Card, path: Path) -> "tuple[Card, State]":
     return found, package.state
 
 
-def build_from_card(card: Card) -> "nn.Module":
+def build_from_card(card: Card) -> nn.Module:
     """Build the network of `card` with random weights.
 
     Raises:
-        ConfigError: the network or one of its hyper-parameters is unknown.
+        ConfigError: The network or one of its hyper-parameters is unknown.
     """
     from separator.networks import build_network
 

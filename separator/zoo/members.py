@@ -16,7 +16,7 @@ from separator.zoo.search import find_card, survey
 
 @dataclass(frozen=True)
 class Tree:
-    """Hold a card together with the trees of its members, in their order."""
+    """Card together with the trees of its members, in their order."""
 
     card: AnyCard
     members: tuple[Tree, ...] = ()

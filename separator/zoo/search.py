@@ -5,6 +5,8 @@ Cards are searched in the folder that came with the program and in the user's ow
 another silently: two cards of one name are an error.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def list_cards(folders: Sequence[Path] | None = None) -> list[AnyCard]:
     """Read every card of `folders` (default: the bundled ones and the user's), sorted by name.
 
     Raises:
-        ConfigError: a card breaks the schema, or two have the same name.
+        ConfigError: A card breaks the schema, or two have the same name.
     """
     paths = _card_paths(folders)
     return [read_card(_only_one(paths[name])) for name in sorted(paths)]
@@ -57,8 +59,8 @@ def find_card(name: str, folders: Sequence[Path] | None = None) -> AnyCard:
     `best:vocals` and its like stand for what `separator.zoo.recommend` recommends.
 
     Raises:
-        ConfigError: the card breaks the schema, or two have the same name.
-        ModelError: there is no such model.
+        ConfigError: The card breaks the schema, or two have the same name.
+        ModelError: There is no such model.
     """
     paths = _card_paths(folders)
     if name in paths:
@@ -80,7 +82,7 @@ def free_name(name: str, folder: Path) -> str:
     """Return a name that no card has.
 
     Raises:
-        ConfigError: one has.
+        ConfigError: One has.
     """
     taken = _card_paths(None) | _card_paths((folder,))
     if name in taken:
@@ -100,7 +102,7 @@ def _only_one(paths: Sequence[Path]) -> Path:
     """Return the card of a name.
 
     Raises:
-        ConfigError: there are two.
+        ConfigError: There are two.
     """
     if len(paths) > 1:
         raise ConfigError(_twins(*paths[:2]))

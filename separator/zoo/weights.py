@@ -1,5 +1,7 @@
 """The weights of a model: found, downloaded, verified."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -76,7 +78,7 @@ def weights_files(
         progress: called with (bytes that arrived, bytes in total) during a download.
 
     Raises:
-        ModelError: the weights are missing, can't be downloaded, or are not the right ones.
+        ModelError: The weights are missing, can't be downloaded, or are not the right ones.
     """
     if files := packaged(card):
         _check_package(files, card, verify)
@@ -113,7 +115,7 @@ def download(card: Card, *, progress: ByteProgress | None = None) -> Path:
     """Fetch the weights of `card` into the cache: resumed if cut before, verified, whole.
 
     Raises:
-        ModelError: no address gives the right bytes, or the disk doesn't take them.
+        ModelError: No address gives the right bytes, or the disk doesn't take them.
     """
     if card.bundled or packaged(card):
         return weights_path(card)

@@ -1,5 +1,7 @@
 """Cards written as YAML files that people like to read."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -15,6 +15,8 @@ Targets are `(batch, stems, channels, time)`. A generator on the CPU draws the s
 device; one on the batch's device is faster where reverberation draws much noise.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Annotated, Literal
 
@@ -41,7 +43,7 @@ def uniform(size: tuple[int, ...], low: float, high: float, like: Tensor, g: Gen
 
 
 class Effect(Strict):
-    """Hit each stem of each segment with a probability of `chance`."""
+    """Change that hits each stem of each segment with a probability of `chance`."""
 
     chance: Chance = 1.0
 
@@ -70,7 +72,7 @@ class Effect(Strict):
 
 
 class Repitch(Effect):
-    """Change pitch and tempo, alike for all stems of a segment, so that they stay together.
+    """Change of pitch and tempo, alike for all stems of a segment, so that they stay together.
 
     Segments become shorter by the highest tempo, whether they are hit or not.
 
@@ -99,7 +101,7 @@ class Repitch(Effect):
 
 
 class Varispeed(Effect):
-    """Play segments faster or slower, pitch and tempo alike, all stems of one together.
+    """Segments played faster or slower, pitch and tempo alike, all stems of one together.
 
     Segments become shorter by the highest speed, whether they are hit or not.
 
@@ -123,7 +125,7 @@ class Varispeed(Effect):
 
 
 class Equalizer(Effect):
-    """Apply a chain of bells, each with a random place, width and gain.
+    """Chain of bells, each with a random place, width and gain.
 
     Attributes:
         bells: Number of filters.
@@ -152,7 +154,7 @@ class Equalizer(Effect):
 
 
 class Compressor(Effect):
-    """Reduce dynamics.
+    """Reduction of dynamics.
 
     Attributes:
         threshold: Range in dB relative to the stem's RMS level.
@@ -174,7 +176,7 @@ class Compressor(Effect):
 
 
 class Reverb(Effect):
-    """Add a diffuse room of decaying noise, a different one in each channel.
+    """Diffuse room of decaying noise, a different one in each channel.
 
     Attributes:
         decay: Range in seconds until it has fallen by 60 dB.
@@ -198,7 +200,7 @@ class Reverb(Effect):
 
 
 class Swap(Effect):
-    """Swap left and right.
+    """Exchange of left and right.
 
     Reference: Uhlich et al. (2017), Improving music source separation based on deep neural networks
     through data augmentation and network blending.
@@ -212,7 +214,7 @@ class Swap(Effect):
 
 
 class Polarity(Effect):
-    """Turn the sign of the waveform; from Demucs."""
+    """Sign of the waveform turned; from Demucs."""
 
     chance: Chance = 0.5
 
@@ -222,7 +224,7 @@ class Polarity(Effect):
 
 
 class Remix(Effect):
-    """Shuffle each stem among the segments of a group, so that songs are mixed anew.
+    """Exchange of each stem among the segments of a group, so that songs are mixed anew.
 
     Attributes:
         group: Neighbouring segments of a batch that swap stems; each group is hit or not.
@@ -249,12 +251,12 @@ def _shuffled(targets: Tensor, g: Generator) -> Tensor:
 
 
 class Gain(Effect):
-    """Change levels.
+    """Change of levels.
 
     Attributes:
         low, high: Range, evenly spread: -3 and 3 dB in BS-RoFormer (arXiv 2309.02612), -10 and 10
             dB in BSRNN (arXiv 2209.15174), factors 0.25 and 1.25 in Demucs and Open-Unmix.
-        unit: Of the range.
+        unit: Unit of the range.
     """
 
     low: float = -3.0
@@ -284,7 +286,7 @@ class Drop(Effect):
 
 
 class Distortion(Effect):
-    """Clip the mixture softly, as masters made too loud are.
+    """Soft clipping of the mixture, as of masters made too loud.
 
     Attributes:
         drive: Range in dB; 12 dB bring the highest peak down by some 10 dB.
@@ -301,7 +303,7 @@ class Distortion(Effect):
 
 
 class Codec(Effect):
-    """Let the mixture pass through something like a lossy codec.
+    """Something like a lossy codec that the mixture passes through.
 
     Attributes:
         coarseness: Range of quantizer steps over a band's RMS: 0.5 is hardly heard, 2 is bad.
@@ -325,7 +327,7 @@ MIXTURE_EFFECTS = ("distortion", "codec")
 
 
 class AugmentationOptions(Strict):
-    """Choose effects; what is absent isn't applied. `MIXTURE_EFFECTS` leave the targets alone."""
+    """Choice of effects; absent ones aren't applied. `MIXTURE_EFFECTS` leave the targets alone."""
 
     repitch: Repitch | None = None
     speed: Varispeed | None = None

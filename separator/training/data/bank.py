@@ -8,6 +8,8 @@ What is drawn is a pure function of a generator. The music makes no sense, but e
 breath and stroke is real (or as real as what the bank was made of), and no two segments are alike.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ _BITS = 24  # of a position behind the binary point: float32 would have 6 at the
 
 
 class Banked(Strict):
-    """Draw stems from a bank's clips.
+    """Options of stems drawn from a bank's clips.
 
     Attributes:
         path: The bank, see `scripts/make_bank.py`.
@@ -71,7 +73,7 @@ class Bank:
     counts: Mapping[str, int]
     sample_rate: int
 
-    def to(self, device: torch.device) -> "Bank":
+    def to(self, device: torch.device) -> Bank:
         """Return the bank on another device."""
         samples, scales = self.samples.to(device), self.scales.to(device)
         return Bank(samples, scales, self.counts, self.sample_rate)
@@ -83,7 +85,7 @@ class Bank:
             save_file({"samples": self.samples, "scales": self.scales}, part, metadata=facts)
 
     @classmethod
-    def load(cls, path: Path) -> "Bank":
+    def load(cls, path: Path) -> Bank:
         """Read what `save` wrote.
 
         Raises:
@@ -126,7 +128,7 @@ class Bank:
             clip: Numbers, `(...)`.
             speed: Factors, `(...)`.
             onset: When clips begin, in samples of the result, `(...)`; negative is before it.
-            length: Of the result in samples.
+            length: Length of the result in samples.
         """
         _, channels, time = self.samples.shape
         one = 1 << _BITS
@@ -199,7 +201,7 @@ def _placed(audio: Tensor, pan: Tensor, width: Tensor, channels: int) -> Tensor:
 
 
 class BankedSamples:
-    """Draw batches from a bank on a device.
+    """Batches drawn from a bank on a device.
 
     Raises:
         ConfigError: There is no bank, or it has another rate or lacks a stem.

@@ -17,7 +17,7 @@ Batch: TypeAlias = Tensor | npt.NDArray[np.float32]
 
 
 class BatchSource(Protocol):
-    """Give the batch of every position: `(batch, stems, channels, time)`."""
+    """Batch of every position: `(batch, stems, channels, time)`."""
 
     def __getitem__(self, position: int) -> Tensor:
         """Return the batch; a pure function of the position."""

@@ -13,6 +13,8 @@ A batch is a pure function of the seed, the process and its position in the stre
 on from a number.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -50,13 +52,13 @@ Tell = Callable[[Sequence[Problem]], None]
 
 
 class Folder(Strict):
-    """Name a data set on disk.
+    """Data set on disk.
 
     Attributes:
         path: Its folder.
         kind: How it is arranged, see `separator.datasets.KINDS`; "auto" looks at the folder.
         split: The part of it to train on.
-        stems: Those of the recipe's stems that its songs have, as those of singers without a band;
+        stems: Stems of the recipe that its songs have, as those of singers without a band;
             all unless given. In a segment of one song, the others are silent.
         weight: How often to draw from one of its windows, relative to the other folders'.
     """
@@ -84,7 +86,7 @@ class Folder(Strict):
 
 
 class DataOptions(Strict):
-    """Say what a network is trained on.
+    """Data that a network is trained on.
 
     Attributes:
         segment: Seconds of a training segment.
@@ -154,7 +156,7 @@ def build_data(
         channels: 1 or 2.
         rank: Number of this process.
         world_size: Number of processes.
-        seed: Of everything.
+        seed: Start of every draw.
         stretch: How much longer segments are than the recipe says, for augmentations that use
             them up; see `AugmentationOptions.stretch`.
         device: Where a bank and a studio make their batches; other sources make them on the CPU.

@@ -7,6 +7,8 @@ The name says which files, at which rate, with how many channels. Stems are deco
 at a time, also when many processes want them. What was interrupted goes on where it stopped.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -58,7 +60,7 @@ class Cache:
         folder: Made when it is first used.
         sample_rate: Hz.
         channels: Stereo becomes mono as the mean, mono becomes stereo as two equal channels.
-        sample_type: Of the files: `int16` is exact for 16-bit sources.
+        sample_type: Type of the samples on disk: `int16` is exact for 16-bit sources.
     """
 
     folder: Path

@@ -5,6 +5,8 @@ Audio is real `(items, channels, time)`, float32 or float64; parameters are one 
 its strength can be drawn at will.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 

@@ -12,6 +12,8 @@ is avoided by the source activity detection of BSRNN: segments come from `active
 Audio is float32 `(channels, time)`; levels are RMS amplitudes of chunks of `CHUNK` seconds.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +51,7 @@ def chunk_levels(audio: Audio, sample_rate: int) -> Audio:
 
 
 class Activity(Strict):
-    """Say what counts as silence.
+    """Limits below which sound counts as silence.
 
     Attributes:
         quantile: A chunk sounds if it isn't among this share of the stem's softest chunks,
@@ -134,7 +136,7 @@ class Library:
         songs: Each a mapping of stems to recordings; a stem that a song lacks is silent in it.
         weights: How often to draw from each song's windows, relative to the others'.
         window: Samples in a window.
-        channels: Of every recording.
+        channels: Number in every recording.
     """
 
     songs: Sequence[Recordings]
@@ -175,7 +177,7 @@ class Library:
         """Refuse stems that never sound.
 
         Raises:
-            ConfigError: some stem sounds in no song.
+            ConfigError: Some stem sounds in no song.
         """
         for stem in stems:
             if len(self.windows(stem)) == 0:

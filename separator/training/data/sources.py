@@ -3,6 +3,8 @@
 A source gives the batch of every position; it is a pure function of the position and the plan.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -42,7 +44,7 @@ class Plan:
         coherent, doubled: See `separator.training.data.mixing.mix`.
         lanes: Processes that load data for this one.
         rank, world_size: Number of this process, and of all.
-        seed: Of everything.
+        seed: Start of every draw.
     """
 
     stems: tuple[str, ...]
@@ -75,7 +77,7 @@ class Plan:
 
 
 class MixedSongs:
-    """Mix the songs of a library.
+    """Mixtures of the songs of a library.
 
     All processes together number their segments without gaps, and a segment's number decides what
     is in it: two processes with batches of 2 see what one sees with batches of 4.
@@ -129,13 +131,13 @@ class GrowingSongs:
 
 
 class Composed(Strict):
-    """Say which songs are composed, see `separator.synthesis`.
+    """Choice of songs that are composed, see `separator.synthesis`.
 
     Attributes:
         first: Seed of the first song.
         songs: How many songs there are; the scripts' test songs begin at seed 1,000,000.
         duration: Seconds of each.
-        timbres: Which instruments and voices may play.
+        timbres: Instruments and voices that may play.
         plain: Whether to do without the soundfonts and voices installed on this computer, so that
             songs are the same everywhere.
     """
@@ -168,7 +170,7 @@ class Composed(Strict):
 
 
 class Synthetic(Composed):
-    """Compose and render songs where batches are loaded.
+    """Songs composed and rendered where batches are loaded.
 
     Attributes:
         pool: Songs in memory, among which stems are mixed.
@@ -180,7 +182,7 @@ class Synthetic(Composed):
 
 
 class SyntheticSongs:
-    """Render songs on the fly, and mix those of a pool that changes song by song.
+    """Songs rendered on the fly, mixed with those of a pool that changes song by song.
 
     Each process that loads data, a lane, has a pool of its own, so that they share the rendering.
     (Epochs begin with the first process: if the steps of an epoch are no multiple of the lanes,

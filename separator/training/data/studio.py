@@ -9,6 +9,8 @@ Which songs are in the pool follows from the position in the stream, so a batch 
 of it; where songs aren't made fast enough, training waits for them.
 """
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import signal
@@ -36,7 +38,7 @@ _SCALE = 32767.0  # what full scale is in the pool
 
 
 class Studio(Composed):
-    """Make songs while training, in other processes; see `separator.synthesis`.
+    """Options of songs made while training, in other processes; see `separator.synthesis`.
 
     Attributes:
         processes: How many make songs for each process that trains.
@@ -60,7 +62,7 @@ class Studio(Composed):
 
 
 class StudioSongs:
-    """Draw batches from a pool of songs on a device.
+    """Batches drawn from a pool of songs on a device.
 
     A resumed run makes the songs of its pool anew before it goes on.
 
@@ -140,7 +142,7 @@ class StudioSongs:
         self._next = end
         return min(end, options.pool)
 
-    def _ordered(self, number: int) -> "Future[Tensor]":
+    def _ordered(self, number: int) -> Future[Tensor]:
         """Have a song made and brought to the device."""
         path = Path(self._folder.name, f"{number}.npy")
         made = self._renderers.submit(_make, path, self.options, self.plan, self._song(number))
@@ -175,7 +177,7 @@ def _make(path: Path, options: Studio, plan: Plan, seed: int) -> None:
     np.save(path, np.round(audio.clip(-1.0, 1.0) * _SCALE).astype(np.int16))
 
 
-def _brought(made: "Future[None]", path: Path, device: torch.device) -> Tensor:
+def _brought(made: Future[None], path: Path, device: torch.device) -> Tensor:
     """Wait for a song and bring it to the device."""
     made.result()
     song = torch.from_numpy(np.load(path)).to(device)

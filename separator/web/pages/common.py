@@ -36,7 +36,7 @@ _TICK = 0.2  # seconds between two looks at a job
 
 @dataclass(frozen=True)
 class Page:
-    """Hold what the other pages need of one.
+    """Parts of a page that the others need.
 
     Attributes:
         songs: Where it takes its songs.

@@ -47,7 +47,7 @@ def build(service: Service) -> None:
             audio_format: wav, flac, mp3, ogg, opus or m4a.
             bit_depth: 16, 24 or 32 for wav, 16 or 24 for flac; 0 is that of the song.
             precision: auto, float32 or bfloat16.
-            overlap: of segments, a fraction of one below 1; 0 is the model's own.
+            overlap: overlap of segments, a fraction of one below 1; 0 is the model's own.
             shifts: passes over differently placed segments that are averaged; 0 for one.
         """
         try:
