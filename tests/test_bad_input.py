@@ -162,7 +162,9 @@ def test_a_batch_of_bad_inputs(batch):
         assert 0.5 < report[source]["duration"] < 1.5
     assert report["last.wav"]["status"] == "done"
     finished = len(odd) + len(truncated) + 1
-    assert lines[-1].startswith(f"{finished} done, {len(broken)} failed in ")
+    head, *failures = lines[-1 - len(broken) :]
+    assert head.startswith(f"{finished} done, {len(broken)} failed in ")
+    assert [line.split(": ")[1] for line in failures] == list(broken)  # once more, at the end
     assert len(outputs()) == 2 * finished + 1  # and the file that was in the way
     assert not [path for path in outputs() if Path(path).name.startswith(".")]
 
@@ -192,7 +194,8 @@ def test_a_full_disk_costs_only_what_does_not_fit(cli):
         before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 1
-    (failure,) = [line for line in done.stderr.splitlines() if "failed: " in line]
+    failure, again = [line for line in done.stderr.splitlines() if "failed: " in line]
+    assert failure.removeprefix("[2/3] big.wav: ") == again.replace("big.wav: ", "", 1)
     assert "can't be written: file too large. Free some space" in failure
     assert "2 done, 1 failed" in done.stderr
     assert "Traceback" not in done.stderr

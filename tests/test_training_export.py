@@ -22,7 +22,16 @@ pytest_plugins = ["training_runs"]
 pytestmark = pytest.mark.usefixtures("noise")
 
 
-@pytest.mark.parametrize("name", reference.one_case_each())
+_LARGE = ("cascaded_aspp_net", "cascaded_net", "demucs")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in _LARGE))
+        for name in reference.one_case_each()
+    ],
+)
 def test_every_network_trains_saves_resumes_and_exports(tmp_path, name):
     case = reference.CASES[name]
     own = ("stems", "channels", "sample_rate")
