@@ -475,7 +475,7 @@ def test_an_onnx_file_is_known_by_its_checksum(
     with pytest.raises(ModelError, match="is no public MDX-Net model"):
         add_path(path)
     line = f"{hashlib.md5(b'graph').hexdigest()} 7680 3072 256 1.009 vocals"
-    monkeypatch.setattr(mdx_onnx, "PUBLIC_MODELS", line)
+    monkeypatch.setattr(mdx_onnx, "PUBLIC_GRAPHS", line)
     card = add_path(path)
     assert isinstance(card, Card)
     assert (card.stems, card.weights.format) == (("vocals",), "onnx")

@@ -34,7 +34,7 @@ from separator.words import megabytes, one_line
 ATTEMPTS = 5
 WAIT = 0.5  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 30.0  # seconds without a byte
-_BLOCK = 1 << 20
+BLOCK = 1 << 20
 LEAST = 1000  # bytes a second, after the first minute: slower servers are given up
 LARGEST = 50_000_000_000  # bytes, more than any model has
 LISTEN = 0.2  # seconds between two looks at whether the caller still wants the file
@@ -338,7 +338,7 @@ def _open(url: str, start: int, mark: str) -> HTTPResponse:
 
 def _read(response: HTTPResponse) -> bytes:
     try:
-        return response.read(_BLOCK)
+        return response.read(BLOCK)
     except (OSError, HTTPException, ValueError) as error:  # closed by whoever cancelled, too
         raise _Cut(f"the connection was cut ({error})") from error
 
