@@ -30,6 +30,12 @@ def test_the_command_trains_stops_resumes_exports_and_separates(cli, tmp_path, s
     assert sorted(path.name for path in Path("out/song").iterdir()) == ["other.wav", "vocals.wav"]
 
 
+def test_the_command_says_when_time_is_up(cli):
+    Path("small.yaml").write_text(yaml.safe_dump(TINY))
+    done = cli("train", "--config", "small.yaml", "--set", "minutes=1e-9")
+    assert "Trained 1 steps of 4 in 1e-09 minutes." in done.stderr
+
+
 def test_the_command_refuses_in_one_line(cli):
     for words, message in (
         (["train"], "What to train?"),

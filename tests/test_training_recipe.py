@@ -155,9 +155,9 @@ def test_every_recipe_can_be_analysed(name):
     recipe = load_recipe(name)
     costs = analyse(recipe)
     batch, channels, samples = costs.mixture
-    assert (batch, channels) == (recipe.data.batch, recipe.channels)
+    assert (batch, channels) == (recipe.data.batch, recipe.inputs * recipe.channels)
     assert samples == round(recipe.data.segment * recipe.sample_rate)
-    assert costs.estimates == (batch, len(recipe.stems), channels, samples)
+    assert costs.estimates == (batch, len(recipe.stems), recipe.channels, samples)
     assert costs.macs > 1e6
     assert costs.memory > 12 * costs.parameters  # a weight, its gradient, a mean at least
     if name in PUBLISHED:

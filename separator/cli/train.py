@@ -86,7 +86,9 @@ def train(
         return
     score = "" if result.sdr is None else f", SDR {result.sdr:.2f} dB"
     planned = min(until or recipe.steps, recipe.steps)
-    early = f" of {planned}, the last {recipe.patience} validations without a better SDR"
+    early = f" of {planned} in {recipe.minutes:g} minutes" if recipe.minutes else ""
+    if recipe.patience:
+        early = f" of {planned}, the last {recipe.patience} validations without a better SDR"
     done = f"{result.step} steps{early if result.step < planned else ''}{score}"
     message(f"Trained {done}. Next: {command('train', 'export', folder, 'FOLDER')}")
     line(folder)
