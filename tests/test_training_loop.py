@@ -33,6 +33,7 @@ pytest_plugins = ["training_runs"]
 pytestmark = pytest.mark.usefixtures("noise")
 
 
+@pytest.mark.slow
 def test_twice_fifty_steps_are_a_hundred(tmp_path, validation):
     plan = recipe(
         steps=100,

@@ -150,7 +150,13 @@ PUBLISHED |= {"mel_roformer_l12": 105, "bandit_dnr": 37.0, "scnet": 10.6, "htdem
 PUBLISHED |= {"resunet": 102, "tfc_tdf_v3": 112, "open_unmix": 4 * 8.9}
 
 
-@pytest.mark.parametrize("name", list_recipes())
+_LARGE = ("bandit_dnr", "mel_roformer_24gb", "mel_roformer_l12", "tfc_tdf_v3")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in _LARGE)) for name in list_recipes()],
+)
 def test_every_recipe_can_be_analysed(name):
     recipe = load_recipe(name)
     costs = analyse(recipe)
