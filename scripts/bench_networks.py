@@ -105,7 +105,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], float]] = {
         },
         4.0,
     ),
-    "cascaded_aspp_net": (
+    "vr_aspp": (
         {
             "stems": ["instrumental", "vocals"],
             "width": 64,
@@ -113,7 +113,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], float]] = {
         },
         254 * 480 / 44_100,  # one window
     ),
-    "cascaded_net": (
+    "vr_lstm": (
         {
             "stems": ["dry", "echo"],
             "width": 48,

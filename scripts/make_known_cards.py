@@ -135,7 +135,7 @@ def vocal_remover(facts: Fields) -> Iterator[Fields]:
     folders = common["source"].replace("/tag/", "/download/"), facts["mirror"]
     for name, entry in facts["models"].items():
         first, second = entry["stems"]
-        newer = entry["network"] == "cascaded_net"
+        newer = entry["network"] == "vr_lstm"
         settings = public_settings_of_bands(entry["bands"], newer=newer, first_stem=first)
         parameters = entry["parameters"] | settings["parameters"]
         author = entry.get("author", "Ultimate Vocal Remover")

@@ -225,7 +225,7 @@ class VocalRemover(nn.Module):
         self.tools = spec_utils
         self.newer = "lstm_width" in parameters
         self.parameters, self.param = parameters, _uvr_settings(parameters)
-        self.network = (_cascaded if self.newer else _cascaded_aspp)(parameters, self.param["bins"])
+        self.network = (_vr if self.newer else _vr_aspp)(parameters, self.param["bins"])
         self.state_dict = self.network.state_dict
         self.load_state_dict = self.network.load_state_dict
 
@@ -309,13 +309,13 @@ def _uvr_settings(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"band": bands, "bins": front.get("bins", used), **fading, **flags}
 
 
-def _cascaded(parameters: dict[str, Any], bins: int) -> nn.Module:
+def _vr(parameters: dict[str, Any], bins: int) -> nn.Module:
     from audio_separator.separator.uvr_lib_v5.vr_network.nets_new import CascadedNet
 
     return CascadedNet(2 * bins, nout=parameters["width"], nout_lstm=parameters["lstm_width"])
 
 
-def _cascaded_aspp(parameters: dict[str, Any], bins: int) -> nn.Module:
+def _vr_aspp(parameters: dict[str, Any], bins: int) -> nn.Module:
     from audio_separator.separator.uvr_lib_v5.vr_network.nets import CascadedASPPNet
 
     width = parameters["width"]
@@ -335,8 +335,8 @@ def _cascaded_aspp(parameters: dict[str, Any], bins: int) -> nn.Module:
 
 
 BUILDERS = {
-    "cascaded_aspp_net": VocalRemover,
-    "cascaded_net": VocalRemover,
+    "vr_aspp": VocalRemover,
+    "vr_lstm": VocalRemover,
     "bs_roformer": roformer,
     "mel_band_roformer": roformer,
     "scnet": scnet,

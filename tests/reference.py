@@ -357,8 +357,8 @@ CASES = {
             "blend": [0.5, 0.9],
         },
     ),
-    "cascaded_aspp_net": Case(
-        "cascaded_aspp_net",
+    "vr_aspp": Case(
+        "vr_aspp",
         {
             "stems": ["instrumental", "vocals"],
             "width": 8,
@@ -381,8 +381,8 @@ CASES = {
         },
         samples=300 * 64,  # two windows
     ),
-    "cascaded_net": Case(
-        "cascaded_net",
+    "vr_lstm": Case(
+        "vr_lstm",
         {
             "stems": ["vocals", "instrumental"],
             "width": 8,

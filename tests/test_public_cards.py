@@ -105,10 +105,10 @@ def test_mdx_nets_are_set_up_as_their_checksums_say() -> None:
 def test_networks_of_vocal_remover_have_the_bands_that_their_names_say() -> None:
     known = Path(__file__).parents[1] / "scripts" / "known_checkpoints.yaml"
     facts = yaml.safe_load(known.read_text(encoding="utf-8"))["vocal_remover"]["models"]
-    cards = {card.name: card for card in PUBLIC if card.network.startswith("cascaded")}
+    cards = {card.name: card for card in PUBLIC if card.network.startswith("vr_")}
     assert set(cards) == set(facts)
     for name, card in cards.items():
-        newer = card.network == "cascaded_net"
+        newer = card.network == "vr_lstm"
         bands = facts[name]["bands"]
         expected = band_settings(bands, newer=newer, first_stem=card.stems[0])
         assert card.parameters.items() >= expected.pop("parameters").items()

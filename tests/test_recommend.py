@@ -104,7 +104,7 @@ def test_every_model_says_what_it_costs_or_cannot():
     """Only graphs of other programs and networks for whole tracks have no number."""
     models = [one for one in list_cards() if isinstance(one, Card)]
     without = {one.network for one in models if one.gflops is None}
-    assert without <= {"mdx_onnx", "cascaded_aspp_net", "cascaded_net"}
+    assert without <= {"mdx_onnx", "vr_aspp", "vr_lstm"}
     ensemble = find_card("htdemucs_ft")
     assert isinstance(ensemble, Ensemble)
     assert work(ensemble) == pytest.approx(4 * work(find_card("htdemucs_ft-bass")))

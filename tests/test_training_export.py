@@ -22,7 +22,7 @@ pytest_plugins = ["training_runs"]
 pytestmark = pytest.mark.usefixtures("noise")
 
 
-_LARGE = ("cascaded_aspp_net", "cascaded_net", "demucs")
+_LARGE = ("vr_aspp", "vr_lstm", "demucs")
 
 
 @pytest.mark.parametrize(

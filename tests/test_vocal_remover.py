@@ -44,7 +44,7 @@ FOUR_BANDS: dict[str, Any] = {
     "pre_filter_start": 668,
     "pre_filter_stop": 672,
 }
-SIZES = {"cascaded_aspp_net": {"width": 8}, "cascaded_net": {"width": 8, "lstm_width": 4}}
+SIZES = {"vr_aspp": {"width": 8}, "vr_lstm": {"width": 8, "lstm_width": 4}}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(name: str, bands: str = "4band_v3_sn") -> nn.Module:
     """Build a small network for public bands."""
-    settings = vocal_remover.public_settings(bands, newer=name == "cascaded_net", first_stem="dry")
+    settings = vocal_remover.public_settings(bands, newer=name == "vr_lstm", first_stem="dry")
     network = build_network(name, stems=["dry", "echo"], **SIZES[name], **settings["parameters"])
     network.load_state_dict(reference.weights(network.state_dict()))
     return network.eval()
@@ -97,7 +97,7 @@ def test_another_file_needs_its_bands(name, tmp_path):
     assert model.stems == ("vocals", "rest")
     assert model.parameters["aggressiveness"] == 0.9
     assert read_foreign(path, config).stems == ("instrumental", "vocals")
-    newer = name == "cascaded_net"
+    newer = name == "vr_lstm"
     expected = vocal_remover.public_settings("4band_v3_sn", newer=newer, first_stem="vocals")
     assert model.parameters.items() >= expected["parameters"].items()
     front_end = model.parameters["front_end"]
@@ -133,14 +133,14 @@ def test_all_public_bands_can_be_built():
     ],
 )
 def test_refuses_bands_that_do_not_fit(change, message, tmp_path):
-    path = save(make("cascaded_net"), tmp_path / "mine.pth")
+    path = save(make("vr_lstm"), tmp_path / "mine.pth")
     with pytest.raises(ConfigError, match=message):
         read_foreign(path, write_json(FOUR_BANDS | change, tmp_path / "bands.json"))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "", "[" * 100_000])
 def test_refuses_what_holds_no_bands(text, tmp_path):
-    path = save(make("cascaded_aspp_net"), tmp_path / "mine.pth")
+    path = save(make("vr_aspp"), tmp_path / "mine.pth")
     config = tmp_path / "bands.json"
     config.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"bands\.json"):
@@ -151,7 +151,7 @@ def test_refuses_what_holds_no_bands(text, tmp_path):
 
 def test_refuses_parameters_that_do_not_fit(tmp_path):
     config = write_json(FOUR_BANDS, tmp_path / "bands.json")
-    state = make("cascaded_aspp_net").state_dict()
+    state = make("vr_aspp").state_dict()
     path = tmp_path / "cut.pth"
     torch.save({key: value for key, value in state.items() if key != "out.weight"}, path)
     with pytest.raises(ModelError, match="missing or misshapen"):
@@ -166,4 +166,4 @@ def test_refuses_parameters_that_do_not_fit(tmp_path):
     with pytest.raises(ConfigError, match=r"for networks of vocal-remover"):
         read_foreign(path, config)
     with pytest.raises(ConfigError, match="two stems"):
-        read_foreign(save(make("cascaded_net"), path), config, ("vocals",))
+        read_foreign(save(make("vr_lstm"), path), config, ("vocals",))

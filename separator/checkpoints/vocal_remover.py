@@ -20,7 +20,7 @@ from separator.checkpoints.family import ForeignModel, Inferred
 from separator.checkpoints.mdx_onnx import fingerprint
 from separator.checkpoints.states import State
 from separator.errors import ConfigError, ModelError
-from separator.networks import cascaded_aspp, cascaded_net
+from separator.networks import vr_aspp, vr_lstm
 from separator.schema import Count, read_json, validate
 
 #: Names, then sample rate, bins, and the two bins of the low-pass over all; below, for each band
@@ -168,7 +168,7 @@ def read_cascade(
     else:
         bands, known = _read_json(config), ("instrumental", "vocals")
     newer = "aux2_out.weight" not in state
-    module = cascaded_net if newer else cascaded_aspp
+    module = vr_lstm if newer else vr_aspp
     try:
         found = Inferred.of(module.infer_hyperparameters(state))
     except (KeyError, IndexError, ValueError) as error:
@@ -186,7 +186,7 @@ def read_cascade(
             f"{config.name if config else 'its bands'} have."
         )
     return ForeignModel(
-        network="cascaded_net" if newer else "cascaded_aspp_net",
+        network="vr_lstm" if newer else "vr_aspp",
         parameters=sizes | ours,
         stems=names,
         channels=found.channels,
@@ -209,12 +209,12 @@ def model_settings(settings: _Settings, *, newer: bool, first_stem: str) -> dict
 
     Args:
         settings: the bands.
-        newer: whether they are for a `cascaded_net`. The older network wants a steeper low-pass
+        newer: whether they are for a `vr_lstm`. The older network wants a steeper low-pass
             over several bands, and all of them in the same channels.
         first_stem: the name of the masked stem.
     """
     front_end = _front_end(settings, newer=newer)
-    margin = cascaded_net.MARGIN if newer else cascaded_aspp.MARGIN
+    margin = vr_lstm.MARGIN if newer else vr_aspp.MARGIN
     step, period = 512 - 2 * margin, front_end["bands"][-1]["hop_length"] / settings.sr
     windows = int(SECONDS / period + 2 * margin + 1) // step
     aggressiveness = 0.9 if first_stem in SOLOISTS else 0.1

@@ -14,7 +14,7 @@ from separator.stream.model import Solo
 from separator.stream.progress import Monitor
 from separator.stream.runner import Runner
 
-NAMES = ("cascaded_aspp_net", "cascaded_net")
+NAMES = ("vr_aspp", "vr_lstm")
 #: Bands of Ultimate Vocal Remover's "4band_v3", the usual ones.
 FOUR_BANDS = [
     {"n_fft": 640, "hop_length": 80, "crop": [0, 85], "lowpass": [24, 52]},
@@ -48,21 +48,21 @@ def test_agrees_with_the_reference(name):
 @pytest.mark.parametrize(
     ("name", "sizes", "expected"),
     [
-        ("cascaded_aspp_net", {"width": 32}, (459, 7938138, 1101805220)),
-        ("cascaded_aspp_net", {"width": 32, "branches": 7}, (515, 8642914, 974557602)),
+        ("vr_aspp", {"width": 32}, (459, 7938138, 1101805220)),
+        ("vr_aspp", {"width": 32, "branches": 7}, (515, 8642914, 974557602)),
         (
-            "cascaded_aspp_net",
+            "vr_aspp",
             {"width": 32, "scales": 5, "branches": 6},
             (559, 33122026, 3758055551),
         ),
-        ("cascaded_aspp_net", {"width": 64}, (459, 31651434, 2400805324)),
-        ("cascaded_aspp_net", {"width": 128, "branches": 7}, (515, 137480338, 2002577109)),
-        ("cascaded_net", {"width": 64}, (689, 55848415, 3765604108)),
-        ("cascaded_net", {"width": 48}, (689, 31721283, 608586958)),
+        ("vr_aspp", {"width": 64}, (459, 31651434, 2400805324)),
+        ("vr_aspp", {"width": 128, "branches": 7}, (515, 137480338, 2002577109)),
+        ("vr_lstm", {"width": 64}, (689, 55848415, 3765604108)),
+        ("vr_lstm", {"width": 48}, (689, 31721283, 608586958)),
     ],
 )
 def test_has_the_keys_and_shapes_of_public_files(name, sizes, expected):
-    front_end = {"bands": FOUR_BANDS, "bins": 768 if name == "cascaded_aspp_net" else 672}
+    front_end = {"bands": FOUR_BANDS, "bins": 768 if name == "vr_aspp" else 672}
     with torch.device("meta"):
         network = build_network(name, stems=["a", "b"], front_end=front_end, **sizes)
     assert reference.layout(network.state_dict()) == expected
@@ -204,13 +204,13 @@ def test_a_low_tone_stays_and_a_high_one_goes(up, down):
     ],
 )
 def test_refuses_what_does_not_fit(options, word):
-    parameters = reference.CASES["cascaded_aspp_net"].parameters | options
+    parameters = reference.CASES["vr_aspp"].parameters | options
     with pytest.raises(ConfigError, match=word), torch.device("meta"):
-        build_network("cascaded_aspp_net", **parameters)
+        build_network("vr_aspp", **parameters)
 
 
 def test_norms_in_the_weights_change_nothing():
-    network: nn.Module = reference.network("cascaded_aspp_net")
+    network: nn.Module = reference.network("vr_aspp")
     x = torch.rand(1, 2, 64, 32)
     expected = network.core(x).detach()
     with torch.inference_mode():

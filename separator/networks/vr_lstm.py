@@ -1,4 +1,4 @@
-"""CascadedNet: five U-Nets with an LSTM each, on half the bins twice, then on all of them.
+"""VR of 5.1 (CascadedNet): five U-Nets with an LSTM each, on half the bins twice, then on all.
 
     magnitudes ─┬─> lower half  ──> U-Net ──> l1 ──> U-Net ──> l2 ─┐
                 ├─> higher half ──> U-Net ──> h1 ──> U-Net ──> h2 ─┤
@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separator.networks.cascaded import (
+from separator.networks.multiband import MultiBand
+from separator.networks.states import State
+from separator.networks.vr import (
     Average,
-    Cascaded,
     ConvBlock,
     Unused,
+    VrNet,
     conv,
     doubled,
     pointwise,
 )
-from separator.networks.multiband import MultiBand
-from separator.networks.states import State
 
 MARGIN = 64
 DILATIONS = ((4, 2), (8, 4), (12, 6))
@@ -136,7 +136,7 @@ class LstmUNet(nn.Module):
         return x
 
 
-class CascadedCore(nn.Module):
+class VrLstmCore(nn.Module):
     """Masks of windows of magnitudes, `(windows, channels, bins, frames)`."""
 
     def __init__(self, channels: int, width: int, *, bins: int, lstm_width: int) -> None:
@@ -167,7 +167,7 @@ class CascadedCore(nn.Module):
         return mask.float().sigmoid()
 
 
-class CascadedNet(Cascaded):
+class VrLstmNet(VrNet):
     """The cascade between multi-band transforms.
 
     Args:
@@ -176,7 +176,7 @@ class CascadedNet(Cascaded):
         width: channels of the last U-Net at its highest resolution.
         lstm_width: features of its LSTM, both directions together.
         window_frames: frames that the cascade sees at once; the outer 64 are thrown away.
-        aggressiveness: see `separator.networks.cascaded_aspp.CascadedAsppNet`.
+        aggressiveness: see `separator.networks.vr_aspp.VrAsppNet`.
         mirror: fill the highest frequencies, which the bands leave out, with mirrored ones.
 
     Shape:
@@ -205,7 +205,7 @@ class CascadedNet(Cascaded):
         super().__init__(
             stems,
             bands,
-            CascadedCore(channels, width, bins=bands.bins, lstm_width=lstm_width),
+            VrLstmCore(channels, width, bins=bands.bins, lstm_width=lstm_width),
             halvings=len(WIDTHS) - 1,
             margin=MARGIN,
             window_frames=window_frames,

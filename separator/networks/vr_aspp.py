@@ -1,4 +1,4 @@
-"""CascadedASPPNet: U-Nets with atrous pyramids, on half the bins each, then twice on all of them.
+"""VR before 5.1 (CascadedASPPNet): U-Nets with atrous pyramids, on halves, then on all bins.
 
     magnitudes ─┬─> lower half  ──> U-Net ─┐
                 ├─> higher half ──> U-Net ─┴─> a
@@ -21,17 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import ConfigError
-from separator.networks.cascaded import (
+from separator.networks.multiband import MultiBand
+from separator.networks.states import State
+from separator.networks.vr import (
     Average,
-    Cascaded,
     ConvBlock,
     Unused,
+    VrNet,
     conv,
     doubled,
     pointwise,
 )
-from separator.networks.multiband import MultiBand
-from separator.networks.states import State
 
 MARGIN = 128
 DILATIONS = (4, 8, 16)
@@ -124,7 +124,7 @@ class AsppUNet(nn.Module):
         return x
 
 
-class CascadedAsppCore(nn.Module):
+class VrAsppCore(nn.Module):
     """Masks of windows of magnitudes, `(windows, channels, bins, frames)`."""
 
     def __init__(self, channels: int, width: int, *, scales: int, branches: int) -> None:
@@ -152,7 +152,7 @@ class CascadedAsppCore(nn.Module):
         return mask.float().sigmoid()
 
 
-class CascadedAsppNet(Cascaded):
+class VrAsppNet(VrNet):
     """The cascade between multi-band transforms.
 
     Args:
@@ -195,7 +195,7 @@ class CascadedAsppNet(Cascaded):
         super().__init__(
             stems,
             MultiBand(channels=channels, **front_end),
-            CascadedAsppCore(channels, width, scales=scales, branches=branches),
+            VrAsppCore(channels, width, scales=scales, branches=branches),
             halvings=scales,
             margin=MARGIN,
             window_frames=window_frames,

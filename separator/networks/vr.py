@@ -100,7 +100,7 @@ class Unused(nn.Module):
         self.register_buffer("weight", torch.zeros(outputs, inputs, 1, 1))
 
 
-class Cascaded(nn.Module):
+class VrNet(nn.Module):
     """Two stems, by a mask and what it leaves.
 
     Args:
