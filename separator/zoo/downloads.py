@@ -163,6 +163,7 @@ def _wait_for(job: _Job, part: Path, progress: ByteProgress) -> None:
                 state = job.reports.get(timeout=LISTEN)
     except BaseException:
         job.cancel()
+        thread.join(timeout=LISTEN)  # what has arrived is on the disk then, for the next try
         raise
     if job.error is not None:
         raise job.error
