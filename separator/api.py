@@ -15,34 +15,38 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from separator.audio.formats import output_format
-from separator.audio.layout import Layout
-from separator.audio.naming import DEFAULT_TEMPLATE, check_template, stem_path
-from separator.audio.reader import open_audio
+from separator.audio.reader import AudioReader, open_audio
 from separator.audio.resample import Block
 from separator.audio.stems import StemWriter
-from separator.ensemble.assemble import Settings, assemble
+from separator.ensemble.assemble import assemble
+from separator.ensemble.knobs import Knobs, KnobValues
 from separator.errors import AudioError, ConfigError, ModelError
 from separator.resources import DEFAULT_MODEL
 from separator.stream.adapt import Adapter, as_audio, check_rate, checked, pair_channels
-from separator.stream.blocks import track_statistics
+from separator.stream.facts import UNKNOWN, Facts, track_statistics
 from separator.stream.prefetch import prefetch
 from separator.stream.progress import Monitor, Progress
 from separator.stream.runner import Runner, pick_device, pick_precision
+from separator.stream.sinks import Gathering, pour
 from separator.stream.song import Stream
+from separator.stream.wanted import Wanted, WantedValues
 from separator.zoo.cards import AnyCard, Card, Ensemble, output_names
 from separator.zoo.load import load_joined, load_network
 from separator.zoo.members import Tree, find_members
 from separator.zoo.search import find_card
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _BLOCK = 65536  # samples that are read and passed on together
+EVERYTHING = Wanted()
 
 ProgressCallback = Callable[[Progress], None]
 
@@ -88,16 +92,8 @@ class Separator:
 
     Args:
         model: Name of a card, path of a card, or a card; of a model or of an ensemble.
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, float32, bfloat16 or float16; of the network's core.
-        segment: Length of a segment in seconds; the card's unless given, like all that follows.
-        overlap: Share of a segment that the next one covers again, in [0, 1).
-        batch_size: Segments that go through the network together.
-        shifts: Passes over differently placed segments that are averaged.
-        seed: Start of the draw of placements.
-        augmentations: Any of "swap" and "polarity": also separate the mixture with its channels
-            swapped, or turned over, and average.
-        offline: Never download; `$SEPARATOR_OFFLINE` does the same.
+        knobs: Choices for the run; each may also be given by its name, see `Knobs`.
+        offline: Whether downloads are forbidden; `$SEPARATOR_OFFLINE` does the same.
 
     Raises:
         ModelError: Unknown model, or weights that are missing, damaged or don't fit.
@@ -107,44 +103,37 @@ class Separator:
     def __init__(
         self,
         model: str | Path | AnyCard = DEFAULT_MODEL,
+        knobs: Knobs | None = None,
         *,
-        device: str = "auto",
-        precision: str = "auto",
-        segment: float | None = None,
-        overlap: float | None = None,
-        batch_size: int = 1,
-        shifts: int = 0,
-        seed: int = 0,
-        augmentations: Sequence[str] = (),
         offline: bool = False,
+        **values: Unpack[KnobValues],
     ) -> None:
         self.card = model if isinstance(model, Card | Ensemble) else find_card(str(model))
-        self.device = pick_device(device)
-        self.precision = pick_precision(precision, self.device)
-        self._augmentations = tuple(augmentations)
-        settings = Settings(segment, overlap, batch_size, shifts, seed)
+        self.knobs = replace(knobs or Knobs(), **values)
+        self.device = pick_device(self.knobs.device)
+        self.precision = pick_precision(self.knobs.precision, self.device)
         self._tree = find_members(self.card)
-        settings.check(self._tree.models)  # before anything is fetched
+        self.knobs.check(self._tree.models)  # before anything is fetched
         self._runners = {
-            tree.card.name: Runner(
-                _load(tree, offline),
-                self.device,
-                self.precision,
-                augmentations=self._augmentations,
-            )
+            tree.card.name: Runner(_load(tree, offline), self.device, self.precision)
             for tree in self._tree.networks
         }
-        self._model = assemble(self._tree, self._runners, settings)
+        self._model = assemble(self._tree, self._runners, self.knobs)
 
-    def with_settings(self, settings: Settings) -> Separator:
-        """Return a separator of the same networks in memory that segments differently.
+    def with_knobs(self, knobs: Knobs) -> Separator:
+        """Return a separator of the same networks in memory that uses them differently.
 
         Raises:
-            ConfigError: A value that isn't allowed.
+            ConfigError: A value that isn't allowed, or another device or precision.
         """
-        other = copy.copy(self)
-        other._model = assemble(self._tree, self._runners, settings)
-        return other
+        for name in ("device", "precision"):
+            own, other = getattr(self.knobs, name), getattr(knobs, name)
+            if own != other:
+                raise ConfigError(f"The {name} is {own} and can't become {other}; load it anew.")
+        separator = copy.copy(self)
+        separator.knobs = knobs
+        separator._model = assemble(self._tree, self._runners, knobs)
+        return separator
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -165,7 +154,7 @@ class Separator:
     @property
     def settings(self) -> dict[str, Any]:
         """How segments are cut, placed and batched (of each member of an ensemble), and varied."""
-        return {**self._model.settings, "augmentations": list(self._augmentations)}
+        return {**self._model.settings, "augmentations": list(self.knobs.augmentations)}
 
     def names(self, stems: Sequence[str] | None, residual: str | None) -> tuple[str, ...]:
         """Return the names of what a run with these options gives.
@@ -209,24 +198,45 @@ class Separator:
         if not audio.shape[-1]:
             raise AudioError("The audio has no samples; at least one is needed.")
         blocks = torch.split(audio, _BLOCK, dim=-1)
-        pieces = list(
-            self.stream(
-                blocks,
-                sample_rate,
-                samples=audio.shape[-1],
-                stems=stems,
-                residual=residual,
-                statistics=track_statistics(blocks) if self.needs_statistics else None,
-                progress=progress,
-                cancel=cancel,
-            )
+        stream = self.stream(
+            blocks,
+            sample_rate,
+            samples=audio.shape[-1],
+            stems=stems,
+            residual=residual,
+            facts=self.measure(blocks),
+            progress=progress,
+            cancel=cancel,
         )
-        return {name: torch.cat([piece[name] for piece in pieces], dim=-1) for name in pieces[0]}
+        gathering = Gathering()
+        pour(stream, gathering)
+        return gathering.stems
 
     @property
     def needs_statistics(self) -> bool:
         """Whether the model wants mean and deviation of the whole track before it starts."""
         return self._model.needs_statistics
+
+    def measure(self, blocks: Iterable[Tensor | Block]) -> Facts:
+        """Return what the model wants to know of a track before it starts.
+
+        Args:
+            blocks: The whole track `(channels, time)`; read only if something is wanted.
+        """
+        if not self.needs_statistics:
+            return UNKNOWN
+        return Facts(
+            track_statistics(
+                block if isinstance(block, Tensor) else torch.from_numpy(block) for block in blocks
+            )
+        )
+
+    def measure_file(self, path: Path, wanted: Wanted = EVERYTHING) -> Facts:
+        """Return what the model wants to know of a file; it is read only if something is."""
+        if not self.needs_statistics:
+            return UNKNOWN
+        with _opened(path, wanted) as reader:
+            return self.measure(map(torch.from_numpy, reader.blocks(_BLOCK)))
 
     def stream(
         self,
@@ -234,10 +244,9 @@ class Separator:
         sample_rate: int,
         *,
         samples: int | None = None,
-        layout: Layout | None = None,
         stems: Sequence[str] | None = None,
         residual: str | None = None,
-        statistics: tuple[float, float] | None = None,
+        facts: Facts = UNKNOWN,
         progress: ProgressCallback | None = None,
         cancel: threading.Event | None = None,
     ) -> Stream:
@@ -247,11 +256,10 @@ class Separator:
             blocks: Float samples, each block of any length, all of the same number of channels.
             sample_rate: Rate of the blocks, in Hz.
             samples: Expected length of the stream per channel, where known; for progress only.
-            layout: Where the speakers of the channels stand; see `separator.audio.layout`.
             stems: As in `separate`.
             residual: As in `separate`.
-            statistics: Mean and standard deviation of the track, for models that want them
-                (`needs_statistics`).
+            facts: Findings of `measure`, for models that want them (`needs_statistics`), and the
+                layout of the channels, where known.
             progress: As in `separate`.
             cancel: As in `separate`.
 
@@ -261,8 +269,11 @@ class Separator:
         """
         check_rate(sample_rate)
         names = self.names(stems, residual)
-        if self.needs_statistics and statistics is None:
-            raise ConfigError(f"'{self.card.name}' needs the statistics of the whole track.")
+        if self.needs_statistics and facts.statistics is None:
+            raise ConfigError(
+                f"'{self.card.name}' needs the statistics of the whole track; give what `measure` "
+                "returns as `facts`."
+            )
         model = self._model.only(stems or self.stems)
         total = None
         if samples is not None:
@@ -273,11 +284,11 @@ class Separator:
             residual=bool(residual),
             model=model,
             monitor=Monitor(total, progress, cancel),
-            statistics=statistics,
+            facts=facts,
             adapter=lambda channels: Adapter(
                 sample_rate,
                 self.sample_rate,
-                pair_channels(channels, self.card.channels, layout),
+                pair_channels(channels, self.card.channels, facts.layout),
             ),
         )
 
@@ -285,18 +296,11 @@ class Separator:
         self,
         path: str | Path,
         out_dir: str | Path,
+        wanted: Wanted = EVERYTHING,
         *,
-        stems: Sequence[str] | None = None,
-        residual: str | None = None,
-        start: float = 0.0,
-        duration: float | None = None,
-        track: int | None = None,
-        audio_format: str = "wav",
-        bit_depth: int | None = None,
-        template: str = DEFAULT_TEMPLATE,
-        overwrite: bool = False,
         progress: ProgressCallback | None = None,
         cancel: threading.Event | None = None,
+        **values: Unpack[WantedValues],
     ) -> Result:
         """Separate a file into files of the same rate, length and channels.
 
@@ -306,16 +310,8 @@ class Separator:
         Args:
             path: Any file that `separator.audio` reads.
             out_dir: Folder for the stems; made if missing.
-            stems: As in `separate`.
-            residual: As in `separate`.
-            start: Where to begin, in seconds.
-            duration: How much to separate, in seconds; to the end unless given.
-            track: Audio track of a film, counted from 0; the first that can be decoded
-                unless given.
-            audio_format: wav, flac, mp3, ogg, opus or m4a.
-            bit_depth: 16, 24 or 32 (float), where the format has them; the source's unless given.
-            template: Names of the files, see `separator.audio.naming`.
-            overwrite: Replace files that exist.
+            wanted: Stems, residual, range and form of the files; each may also be given by its
+                name (`stems=["vocals"], bit_depth=24`), see `Wanted`.
             progress: As in `separate`.
             cancel: As in `separate`.
 
@@ -324,40 +320,19 @@ class Separator:
             ConfigError: A value that isn't allowed.
             Cancelled: Where `cancel` is set; no file is left behind.
         """
-        path = Path(path)
-        check_template(template)
-        extension = output_format(audio_format).name
-        fields = {"track": path.stem, "ext": extension, "model": self.card.name}
+        path, wanted = Path(path), replace(wanted, **values)
         outputs = {
-            name: Path(out_dir) / stem_path(template, stem=name, **fields)
-            for name in self.names(stems, residual)
+            name: Path(out_dir) / wanted.path(path.stem, name, self.card.name)
+            for name in self.names(wanted.stems, wanted.residual)
         }
-        return self.write_stems(
-            path,
-            outputs,
-            stems=stems,
-            residual=residual,
-            start=start,
-            duration=duration,
-            track=track,
-            bit_depth=bit_depth,
-            overwrite=overwrite,
-            progress=progress,
-            cancel=cancel,
-        )
+        return self.write_stems(path, outputs, wanted, progress=progress, cancel=cancel)
 
     def write_stems(
         self,
         path: Path,
         outputs: dict[str, Path],
+        wanted: Wanted = EVERYTHING,
         *,
-        stems: Sequence[str] | None = None,
-        residual: str | None = None,
-        start: float = 0.0,
-        duration: float | None = None,
-        track: int | None = None,
-        bit_depth: int | None = None,
-        overwrite: bool = False,
         progress: ProgressCallback | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
@@ -368,37 +343,32 @@ class Separator:
                 computed, for the residual and the gain, but not written.
         """
         began = time.perf_counter()
-        statistics = None
-        if self.needs_statistics:
-            with open_audio(path, stream=track, start=start, duration=duration) as reader:
-                statistics = track_statistics(map(torch.from_numpy, reader.blocks(_BLOCK)))
+        facts = self.measure_file(path, wanted)
         # The thread that decodes must have ended before the file closes, whatever goes wrong.
         with (
-            open_audio(path, stream=track, start=start, duration=duration) as reader,
+            _opened(path, wanted) as reader,
             closing(prefetch(reader.blocks(_BLOCK))) as blocks,
         ):
             stream = self.stream(
                 blocks,
                 reader.sample_rate,
                 samples=reader.samples,
-                layout=reader.info.layout,
-                stems=stems,
-                residual=residual,
-                statistics=statistics,
+                stems=wanted.stems,
+                residual=wanted.residual,
+                facts=replace(facts, layout=reader.info.layout),
                 progress=progress,
                 cancel=cancel,
             )
-            with StemWriter(
+            writer = StemWriter(
                 outputs,
                 reader.sample_rate,
                 reader.channels,
-                bit_depth=bit_depth,
+                bit_depth=wanted.bit_depth,
                 source=reader.info,
-                overwrite=overwrite,
-                others=self.names(stems, residual),
-            ) as writer:
-                for pieces in stream:
-                    writer.write({name: piece.numpy() for name, piece in pieces.items()})
+                overwrite=wanted.overwrite,
+                others=self.names(wanted.stems, wanted.residual),
+            )
+            pour(stream, writer)
         return Result(
             source=path,
             outputs=outputs,
@@ -412,6 +382,11 @@ class Separator:
             seconds=time.perf_counter() - began,
             network_seconds=stream.network_seconds,
         )
+
+
+def _opened(path: Path, wanted: Wanted) -> AudioReader:
+    """Open what is wanted of a file."""
+    return open_audio(path, stream=wanted.track, start=wanted.start, duration=wanted.duration)
 
 
 def load_model(name: str, *, offline: bool = False) -> nn.Module:

@@ -188,7 +188,7 @@ print("seconds", sum(__import__("os").times()[:2]))
 
 # Names that parts still define apart, to be given names of their own; none may be added.
 SHARED = {
-    *("Block", "Job", "Library", "Plan", "Recipe", "Report", "Result", "Segment", "Settings"),
+    *("Block", "Job", "Library", "Plan", "Recipe", "Report", "Result", "Segment"),
     *("Stream", "Track", "Gate", "draw", "log"),
 }
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from separator.batch.tracks import find_audio
 from separator.errors import AudioError, Cancelled, ConfigError
 from separator.files import temporary_path
 from separator.stream.progress import Progress
+from separator.stream.wanted import Wanted
 
 STEMS = ("drums", "vocals")
 
@@ -135,7 +137,9 @@ def test_a_folder_without_audio_is_a_problem(folder):
 
 
 def options(**changes) -> Options:
-    return Options(**{"output": Path("out"), "stems": STEMS, **changes})
+    own = {name: changes.pop(name) for name in ("output", "existing") if name in changes}
+    wanted = Wanted(**{"stems": STEMS, **changes})
+    return Options(**{"output": Path("out"), "wanted": wanted, **own})
 
 
 def planned(*inputs: str, **changes):
@@ -189,8 +193,8 @@ class FakeSeparator:
     def __init__(self) -> None:
         self.calls: list[dict] = []
 
-    def write_stems(self, path, outputs, *, progress, cancel, **settings) -> Result:
-        self.calls.append({"path": path, "outputs": outputs, **settings})
+    def write_stems(self, path, outputs, wanted, *, progress, cancel) -> Result:
+        self.calls.append({"path": path, "outputs": outputs, **asdict(wanted)})
         progress(Progress(1, 2))
         if "broken" in path.name:
             raise AudioError(f"'{path}' can't be\nread.")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 from inspect import signature
 
@@ -15,7 +16,6 @@ from separator.checkpoints.demucs_formats import (
     from_demucs_v2,
     from_torchaudio,
 )
-from separator.ensemble.assemble import Settings
 from separator.errors import ConfigError
 from separator.networks import build_network, network_class
 from separator.networks.demucs import Octave
@@ -124,7 +124,7 @@ def test_a_transformer_refuses_segments_longer_than_its_training_examples(tmp_pa
     mixture = reference.mixture(5000)[0]
     assert separator.separate(mixture, 44100)["drums"].shape == mixture.shape
     with pytest.raises(ConfigError, match=r"Use --segment 0\.1"):
-        separator.with_settings(Settings(segment=1.0))
+        separator.with_knobs(replace(separator.knobs, segment=1.0))
 
 
 def test_htdemucs_lengthens_short_mixtures_only_outside_training():

@@ -8,7 +8,10 @@ import pytest
 import soundfile
 from evaluation_runs import RATE, write, write_song
 
+from separator.ensemble.knobs import Knobs
 from separator.errors import ConfigError
+from separator.evaluation.methods import ModelMethod
+from separator.zoo.search import find_card
 
 pytest_plugins = ["evaluation_runs"]
 
@@ -174,3 +177,16 @@ def test_a_missing_mixture_is_named_and_the_sum_taken(run, data, tmp_path):
     done = run()
     assert "warning: second: no file of the mixture" in done.stderr
     assert (tmp_path / "results" / "mixture" / "test" / "second.json").exists()
+
+
+@pytest.mark.parametrize("words", [("--augment", "swop"), ("--shifts", 33), ("--segment", 0)])
+def test_knobs_are_checked_before_data_are_read(cli, tmp_path, words):
+    options = ("--data", tmp_path / "none", "--output", tmp_path / "out", "--model", "tiny")
+    assert "llowed" in cli("evaluate", *options, *words, code=2).stderr
+
+
+def test_seed_and_augmentations_change_what_is_measured():
+    card = find_card("pocket")
+    knobs = [Knobs(), Knobs(shifts=2), Knobs(shifts=2, seed=1), Knobs(augmentations=("swap",))]
+    found = [str(ModelMethod(card, one).identity("song", "test")) for one in knobs]
+    assert len(set(found)) == len(found)

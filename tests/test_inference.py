@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from separator.errors import Cancelled, ConfigError, ModelError
-from separator.stream.blocks import in_step, track_statistics
+from separator.stream.blocks import in_step
+from separator.stream.facts import track_statistics
 from separator.stream.inference import Plan, cut_segments, separate_stream
 from separator.stream.progress import Monitor, Progress
 from separator.stream.runner import Runner, pick_device, pick_precision
@@ -196,6 +197,51 @@ def test_scarce_memory_halves_the_batch_and_says_so():
     assert network.sizes[:3] == [8, 4, 2]
     assert max(network.sizes[3:]) == 2, "the smaller batch is remembered"
     assert runner.notes[-1] == "Out of memory with 4 segments at once; went on with 2."
+
+
+class Small(Gains):
+    """Network on a device where so many samples fit, over all segments of a batch."""
+
+    def __init__(self, fits: int, wants: int = 0) -> None:
+        super().__init__()
+        self.fits, self.wants, self.failures = fits, wants, 0
+
+    def valid_length(self, samples: int) -> int:
+        return max(samples, self.wants)
+
+    def forward(self, mixture, *, stems=None):
+        if len(mixture) * max(mixture.shape[-1], self.wants) > self.fits:
+            self.failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(mixture, stems=stems)
+
+
+@pytest.mark.parametrize("fits", [3 * SEGMENT, SEGMENT, SEGMENT // 2, SEGMENT // 5])
+@pytest.mark.parametrize("recipe", ["default", "demucs", "msst", "msst-flat"])
+def test_scarce_memory_shortens_batches_then_segments(fits, recipe):
+    network, mixture = Small(fits), noise(1000)
+    runner, plan = Runner(network), Plan(SEGMENT, 0.5, batch_size=4, recipe=recipe)
+    estimates = torch.cat(list(separate_stream([mixture], runner, plan)), dim=-1)
+    torch.testing.assert_close(estimates.sum(0), mixture, atol=1e-6, rtol=0)
+    assert ("cut into" in runner.notes[-1]) == (fits < SEGMENT)
+
+
+def test_what_fits_into_memory_is_learnt_once():
+    network, mixture = Small(SEGMENT // 2), noise(1000)
+    runner, plan = Runner(network), Plan(SEGMENT, batch_size=4)
+    runs = [runner.with_stems(None), runner.with_stems(None), runner.augmented(("polarity",))]
+    failures = []
+    for run in runs:
+        list(separate_stream([mixture], run, plan))
+        failures.append(network.failures)
+        assert "cut into 32 samples" in run.notes[-1]  # each run is told of what changes its sound
+    assert failures == [3, 3, 3]  # four segments, two, one
+
+
+def test_segments_that_the_network_needs_whole_are_not_cut():
+    network = Small(SEGMENT // 2, wants=SEGMENT)
+    with pytest.raises(ModelError, match="shorter --segment"):
+        list(separate_stream([noise(1000)], Runner(network), Plan(SEGMENT, recipe="demucs")))
 
 
 def test_one_segment_too_large_is_an_error():

@@ -1,6 +1,7 @@
 """Several networks that work as one: what comes out, in step, for any blocks."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,12 @@ from gain_models import MIX, RATE, Gains, gains_of
 from safetensors.torch import save_file
 
 from separator.api import Separator, load_model
-from separator.ensemble.assemble import Settings
 from separator.ensemble.combine import combine
 from separator.errors import Cancelled, ModelError
 from separator.networks import build_network
 from separator.spectral.masks import wiener
 from separator.spectral.stft import STFT
-from separator.stream.blocks import track_statistics
+from separator.stream.facts import track_statistics
 from separator.stream.inference import Plan, separate_stream
 
 pytest_plugins = ["gain_models"]
@@ -117,7 +117,9 @@ class TestEnsemblesAsStreams:
         for samples in (1, 2, 799, 800, 801, 4800):
             stem = separator.separate(MIX[:, :samples], RATE)["vocals"]
             torch.testing.assert_close(stem, MIX[:, :samples], atol=1e-6, rtol=0)
-        asked = separator.with_settings(Settings(overlap=0.1, shifts=2)).settings["members"]
+        asked = separator.with_knobs(replace(separator.knobs, overlap=0.1, shifts=2)).settings[
+            "members"
+        ]
         assert [member["overlap"] for member in asked] == [0.1] * 3
         assert [member["shifts"] for member in asked] == [2] * 3
         own = separator.settings["members"]

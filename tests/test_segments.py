@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from separator.errors import ConfigError
 from separator.spectral.overlap_add import OverlapAdd, triangle
-from separator.stream.blocks import track_statistics
+from separator.stream.facts import Facts, track_statistics
 from separator.stream.inference import Plan, cut_segments, separate_stream
 from separator.stream.model import Solo
 from separator.stream.progress import Monitor
@@ -70,7 +70,9 @@ def test_demucs_agrees_with_apply_model(track: Track) -> None:
     stems = network.stems
     model = Solo(stems, stems, Runner(network), plan, normalized=True)
     blocks = track.mixture.split(1000, dim=-1)
-    pieces = model.separate((block[None] for block in blocks), Monitor(), track_statistics(blocks))
+    pieces = model.separate(
+        (block[None] for block in blocks), Monitor(), Facts(track_statistics(blocks))
+    )
     ours = reference.some(torch.cat(list(pieces), dim=-1))
     theirs = np.load(reference.DATA / "reference_recipes.npz")[track.key]
     assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs)

@@ -9,6 +9,7 @@ from separator.errors import ConfigError
 from separator.networks import build_network
 from separator.networks.multiband import MultiBand, ramp, rolloff_gains
 from separator.networks.polyphase import Resampler
+from separator.stream.facts import UNKNOWN
 from separator.stream.inference import Plan
 from separator.stream.model import Solo
 from separator.stream.progress import Monitor
@@ -102,7 +103,7 @@ def test_a_stream_knows_the_loudest_of_the_whole_track(name):
 
     def separated(track):
         blocks = (block.unsqueeze(0) for block in track[0].split(777, dim=-1))
-        return model.separate(blocks, Monitor(), None)
+        return model.separate(blocks, Monitor(), UNKNOWN)
 
     at_once = zip(separated(track), separated(100 * track), strict=True)  # each has its own level
     found, louder = (torch.cat(pieces, dim=-1) for pieces in zip(*at_once, strict=True))

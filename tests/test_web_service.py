@@ -15,6 +15,7 @@ import torch
 from conftest import finished, make_signal, read_all
 
 from separator.audio.stems import StemWriter
+from separator.ensemble.knobs import Knobs
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
 from separator.stream.progress import Progress
 from separator.web.jobs import Job, Queue
@@ -288,7 +289,7 @@ def test_a_model_is_stopped_between_its_layers(tiny):
 def test_users_share_one_model_in_memory(service):
     pool = ModelPool("cpu")
     card = service.catalog.find("tiny")
-    first, second = pool.get(card), pool.get(card, overlap=0.5, shifts=2)
+    first, second = pool.get(card), pool.get(card, Knobs(overlap=0.5, shifts=2))
     assert first.network is second.network
     assert first.settings != second.settings
 

@@ -27,7 +27,7 @@ Block = npt.NDArray[np.float32]
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
-class Sink:
+class EncoderSink:
     """File that takes a codec's bytes, and keeps the first error for the caller.
 
     An exception can't travel through a codec library: it would be printed, or lost.
@@ -114,7 +114,7 @@ class FFmpegEncoder:
         kbps: int,
         layout: Layout | None,
     ):
-        self._file, self._sink, self._format = file, Sink(file), format
+        self._file, self._sink, self._format = file, EncoderSink(file), format
         codec, self._samples_as = format.codecs[bit_depth]
         self._rate = sample_rate
         if format.name == "opus" and sample_rate not in _OPUS_RATES:
@@ -186,7 +186,7 @@ class VorbisEncoder:
     _SLICE = 4096  # libsndfile keeps a whole write on the stack; a long one would overflow it
 
     def __init__(self, file: BinaryIO, sample_rate: int, channels: int, kbps: int):
-        self._file, self._sink = file, Sink(file)
+        self._file, self._sink = file, EncoderSink(file)
         quality = float(np.interp(kbps * 2 / channels, self._KBPS, np.linspace(0, 1, 11)))
         self._encoder = soundfile.SoundFile(
             self._sink, "w", sample_rate, channels, "VORBIS", format="OGG",

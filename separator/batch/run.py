@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from separator.audio.naming import DEFAULT_TEMPLATE, check_template, stem_path
 from separator.batch.tracks import Track, identity
 from separator.errors import Cancelled, ConfigError, SeparatorError
 from separator.files import remove_stale, write_text
+from separator.stream.wanted import Wanted
 from separator.version import __version__
 from separator.words import one_line
 
@@ -37,28 +37,30 @@ Existing = Literal["refuse", "skip", "overwrite"]
 
 @dataclass(frozen=True)
 class Options:
-    """Wishes for every file; the fields are those of `Separator.separate_file`.
+    """Wishes for every file.
 
     Attributes:
+        output: Folder for all results.
+        wanted: Stems by name, residual, range and form of the files.
         existing: What to do about outputs that exist: refuse the file, skip what is there, or
             overwrite it.
     """
 
     output: Path
-    stems: tuple[str, ...]
-    residual: str | None = None
-    start: float = 0.0
-    duration: float | None = None
-    track: int | None = None
-    audio_format: str = "wav"
-    bit_depth: int | None = None
-    template: str = DEFAULT_TEMPLATE
+    wanted: Wanted
     existing: Existing = "refuse"
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all outputs of a file."""
-        return (*self.stems, self.residual) if self.residual else self.stems
+        residual = self.wanted.residual
+        return (*(self.wanted.stems or ()), *([residual] if residual else []))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as plain data."""
+        wishes = asdict(self.wanted)
+        del wishes["overwrite"]  # is what `existing` says
+        return {"output": self.output, **wishes, "existing": self.existing}
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,11 @@ def plan(
     Raises:
         ConfigError: Two outputs would be one file, or an output would replace an input.
     """
-    check_template(options.template)
 
     def outputs(track: Track, names: Iterable[str]) -> dict[str, Path]:
         if track.problem:
             return {}
-        fields = {"track": track.track, "ext": options.audio_format, "model": model}
-        paths = {name: stem_path(options.template, stem=name, **fields) for name in names}
+        paths = {name: options.wanted.path(track.track, name, model) for name in names}
         return {name: options.output / path for name, path in paths.items()}
 
     every = {*known, *options.names}
@@ -212,7 +212,7 @@ def run(
         model=separator.card.name,
         device=str(separator.device),
         precision=str(separator.precision).removeprefix("torch."),
-        options=asdict(options) | separator.settings,
+        options=options.as_dict() | separator.settings,
         outcomes=outcomes,
         seconds=time.perf_counter() - began,
     )
@@ -256,13 +256,7 @@ class _Worker:
             job.track.path,
             {name: job.outputs[name] for name in job.missing},
             # the residual, and the gain, come from all chosen stems, those that are there included
-            stems=options.stems,
-            residual=options.residual,
-            start=options.start,
-            duration=options.duration,
-            track=options.track,
-            bit_depth=options.bit_depth,
-            overwrite=options.existing == "overwrite",
+            replace(options.wanted, overwrite=options.existing == "overwrite"),
             progress=lambda progress: self.on_event(Event(job, progress)),
             cancel=self.cancel,
         )

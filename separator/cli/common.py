@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from separator.stream.choices import DEVICES, PRECISIONS
+from separator.stream.choices import AUGMENTATIONS, DEVICES, PRECISIONS
 from separator.words import listed
 
 QUALITY, RUN = "Quality", "How it runs"
@@ -25,6 +25,17 @@ Shifts = Annotated[
     int,
     typer.Option(
         help="Average over so many placements of the segments, at most 32.", rich_help_panel=QUALITY
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(help="Start of the draw of placements.", rich_help_panel=QUALITY)
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help=f"Average over variants of the song: {', '.join(AUGMENTATIONS)}.",
+        rich_help_panel=QUALITY,
     ),
 ]
 Device = Annotated[str, typer.Option(help=f"{listed([*DEVICES, 'cuda:N'])}.", rich_help_panel=RUN)]

@@ -16,6 +16,7 @@ from separator.words import words
 
 if TYPE_CHECKING:
     from separator.datasets import Dataset
+    from separator.ensemble.knobs import Knobs
     from separator.evaluation.measure import Evaluation, TrackOutcome
     from separator.evaluation.methods import FolderMethod, Method, ModelMethod
     from separator.evaluation.report import Failure
@@ -100,6 +101,8 @@ def evaluate(
     overlap: common.Overlap = None,
     segment: common.Segment = None,
     shifts: common.Shifts = 0,
+    seed: common.Seed = 0,
+    augment: common.Augment = None,
     device: common.Device = "auto",
     precision: common.Precision = "auto",
     batch_size: common.BatchSize = 1,
@@ -116,6 +119,7 @@ def evaluate(
     if ctx.invoked_subcommand:
         return
     from separator.datasets import leak_check
+    from separator.ensemble.knobs import Knobs
     from separator.evaluation.lookup import parse_embedding
     from separator.evaluation.measure import Evaluation
     from separator.evaluation.report import Failure
@@ -123,21 +127,13 @@ def evaluate(
 
     if data is None or output is None:
         raise ConfigError("Give --data, the data set's folder, and --output, one for the results.")
-    settings = {
-        "device": device,
-        "precision": precision,
-        "segment": segment,
-        "overlap": overlap,
-        "batch_size": batch_size,
-        "shifts": shifts,
-        "offline": offline,
-    }
+    knobs = Knobs(device, precision, segment, overlap, batch_size, shifts, seed, words(augment))
     metrics = choose_metrics(_all_words(metric))
     choose_engine(engine)
     network = parse_embedding(embedding) if embedding else None
     if network:
         metrics = (*metrics, *network.metrics())  # loaded now, so that a mistake shows now
-    models = _models(model or (), settings)
+    models = _models(model or (), knobs, offline=offline)
     bounds = _bounds(_all_words(oracle) or ["irm1"])
     dataset, failures = _open(data, kind, split, stems, limit, quiet=quiet)
     if not allow_leak:
@@ -217,10 +213,11 @@ def leaderboard(
     failed = False
     if not check_only:
         from separator.api import Separator
+        from separator.stream.wanted import Wanted
 
         fetch_weights(card, quiet=quiet)
         common.keep_memory(device)
-        options = Options(output=output, stems=wanted, residual=residual, existing=existing)
+        options = Options(output, Wanted(wanted, residual), existing)
         with Display(len(planned), quiet=quiet) as display:
             result = run(planned, Separator(card, device=device), options, on_event=display)
         display.finish(result)
@@ -236,20 +233,16 @@ def leaderboard(
     raise typer.Exit(1 if problems or failed else 0)
 
 
-def _models(names: Sequence[str], settings: dict[str, Any]) -> list[ModelMethod]:
-    """Return the models, their settings checked before anything is fetched or read."""
+def _models(names: Sequence[str], knobs: Knobs, *, offline: bool) -> list[ModelMethod]:
+    """Return the models, the knobs checked before anything is fetched or read."""
     from separator.cli.models import chosen_card
-    from separator.ensemble.assemble import Settings
     from separator.evaluation.methods import ModelMethod
-    from separator.stream.runner import pick_device, pick_precision
     from separator.zoo.members import find_members
 
-    common.keep_memory(settings["device"])
-    pick_precision(settings["precision"], pick_device(settings["device"]))
-    found = [ModelMethod(chosen_card(name), settings) for name in names]
-    keys = ("segment", "overlap", "batch_size", "shifts")
+    found = [ModelMethod(chosen_card(name), knobs, offline) for name in names]
     for one in found:
-        Settings(**{key: settings[key] for key in keys}).check(find_members(one.card).models)
+        knobs.check(find_members(one.card).models)
+    common.keep_memory(knobs.device)
     return found
 
 

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from separator.audio.formats import FORMATS, output_format
+from separator.audio.formats import FORMATS
 from separator.audio.naming import DEFAULT_TEMPLATE, FIELDS
 from separator.cli import common, values
 from separator.cli.console import is_stdout, line, message
 from separator.errors import ConfigError
 from separator.resources import DEFAULT_MODEL
-from separator.stream.choices import AUGMENTATIONS
 from separator.words import listed, seconds_of, words
 
 if TYPE_CHECKING:
     from separator.api import Separator
-    from separator.batch.run import Options, Report
+    from separator.batch.run import Report
+    from separator.ensemble.knobs import Knobs
+    from separator.stream.wanted import Wanted
     from separator.zoo.cards import AnyCard
 
 _WANTED, _FILES = "What comes out", "Files"
@@ -101,17 +102,8 @@ def separate(
     overlap: common.Overlap = None,
     segment: common.Segment = None,
     shifts: common.Shifts = 0,
-    seed: Annotated[
-        int, typer.Option(help="Start of the draw of placements.", rich_help_panel=common.QUALITY)
-    ] = 0,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help=f"Average over variants of the song: {', '.join(AUGMENTATIONS)}.",
-            rich_help_panel=common.QUALITY,
-        ),
-    ] = None,
+    seed: common.Seed = 0,
+    augment: common.Augment = None,
     template: Annotated[
         str,
         typer.Option(
@@ -153,12 +145,14 @@ def separate(
     from separator.batch.tracks import find_audio
     from separator.cli.display import Display, show_plan
     from separator.cli.models import chosen_card
+    from separator.ensemble.knobs import Knobs
+    from separator.stream.wanted import Wanted
     from separator.zoo.cards import leftover_name
+    from separator.zoo.members import find_members
 
     card = chosen_card(model)
     chosen = words(stems) or card.stems
-    options = Options(
-        output=output,
+    wanted = Wanted(
         stems=chosen,
         residual=leftover_name(card, chosen) if residual == "" else residual,
         start=seconds_of(start, "--start") or 0.0,
@@ -167,20 +161,11 @@ def separate(
         audio_format=audio_format.lower().removeprefix("."),
         bit_depth=bit_depth,
         template=template,
-        existing=_existing(skip_existing, overwrite),
     )
-    settings: dict[str, Any] = {
-        "device": device,
-        "precision": precision,
-        "segment": segment,
-        "overlap": overlap,
-        "batch_size": batch_size,
-        "shifts": shifts,
-        "seed": seed,
-        "augmentations": words(augment),
-    }
-    _check_options(inputs, options, card)
-    _check_settings(card, **settings)
+    options = Options(output, wanted, existing=_existing(skip_existing, overwrite))
+    knobs = Knobs(device, precision, segment, overlap, batch_size, shifts, seed, words(augment))
+    _check_options(inputs, wanted, card)
+    knobs.check(find_members(card).models)  # before hundreds of megabytes are fetched
     others: list[Path] = []
     tracks = find_audio(values.paths(inputs), output=output, passed_over=others)
     if others and not quiet:
@@ -190,7 +175,7 @@ def separate(
         raise typer.Exit(show_plan(planned))
     printed = report is not None and is_stdout(report)
     _check_folders(output, None if printed else report)
-    separator = _load(card, quiet=quiet, offline=offline, **settings)
+    separator = _load(card, knobs, quiet=quiet, offline=offline)
     _set_threads(threads, jobs)
     with _stoppable(), Display(len(planned), quiet=quiet, listing=not printed) as display:
         result = run(planned, separator, options, workers=jobs, on_event=display)
@@ -232,44 +217,13 @@ def _existing(skip: bool, overwrite: bool) -> Any:
     return "skip" if skip else "overwrite" if overwrite else "refuse"
 
 
-def _check_options(inputs: Sequence[str], options: Options, card: AnyCard) -> None:
+def _check_options(inputs: Sequence[str], wanted: Wanted, card: AnyCard) -> None:
     """Refuse wrong wishes before any work is done."""
     from separator.zoo.cards import output_names
 
     if not all(inputs):
         raise ConfigError("An input is an empty name; name files or folders.")
-    output_names(card.name, card.stems, options.stems, options.residual)
-    depths = output_format(options.audio_format).codecs
-    if options.bit_depth is not None and options.bit_depth not in depths:
-        allowed = ", ".join(str(depth) for depth in depths if depth) or "none, it is lossy"
-        raise ConfigError(
-            f"--bit-depth is {options.bit_depth}; {options.audio_format} allows: {allowed}."
-        )
-    if options.duration == 0:
-        raise ConfigError("--duration is 0; allowed: more than 0 seconds.")
-
-
-def _check_settings(
-    card: AnyCard,
-    *,
-    device: str,
-    precision: str,
-    segment: float | None,
-    overlap: float | None,
-    batch_size: int,
-    shifts: int,
-    seed: int,
-    augmentations: Sequence[str],
-) -> None:
-    """Refuse what can be told before hundreds of megabytes are fetched for the model."""
-    from separator.ensemble.assemble import Settings
-    from separator.stream.runner import pick_device, pick_precision
-    from separator.zoo.members import find_members
-
-    pick_precision(precision, pick_device(device))
-    Settings(segment, overlap, batch_size, shifts, seed).check(find_members(card).models)
-    for name in augmentations:
-        values.one_of(name, AUGMENTATIONS, "--augment")
+    output_names(card.name, card.stems, wanted.stems, wanted.residual)
 
 
 def _check_folders(output: Path, report: Path | None) -> None:
@@ -279,14 +233,14 @@ def _check_folders(output: Path, report: Path | None) -> None:
         raise ConfigError(f"--report is '{report}', a folder; name a file.")
 
 
-def _load(card: AnyCard, *, quiet: bool, offline: bool, **settings: Any) -> Separator:
+def _load(card: AnyCard, knobs: Knobs, *, quiet: bool, offline: bool) -> Separator:
     """Load the model, downloaded if need be, and say what a user ought to know of it."""
     from separator.api import Separator
     from separator.cli.models import fetch_weights
 
     fetch_weights(card, offline=offline, quiet=quiet)
-    common.keep_memory(settings["device"])
-    separator = Separator(card, offline=offline, **settings)
+    common.keep_memory(knobs.device)
+    separator = Separator(card, knobs, offline=offline)
     synthetic = "synthetic" in card.training_data.lower()
     for text in (f"trained on: {card.training_data}" if synthetic else None, card.note):
         if text and not quiet:

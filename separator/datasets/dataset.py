@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from separator.datasets import scan
-from separator.datasets.index import Facts, Index, index_path
+from separator.datasets.index import AudioFacts, Index, index_path
 from separator.datasets.layouts import FOUR_STEMS, KINDS, find_kind
 from separator.datasets.problems import DatasetError, Problem, unreadable
 from separator.datasets.songs import ListedSong, Place
@@ -251,7 +251,7 @@ def _named_apart(songs: list[ListedSong]) -> list[ListedSong]:
 
 
 def _check(
-    songs: Sequence[ListedSong], facts: dict[Place, Facts], selection: scan.Selection
+    songs: Sequence[ListedSong], facts: dict[Place, AudioFacts], selection: scan.Selection
 ) -> tuple[list[ListedSong], list[Problem]]:
     """Return the songs without errors, and the errors of the others."""
     checks: tuple[Callable[[ListedSong], Iterable[Problem]], ...] = (
@@ -271,7 +271,10 @@ def _check(
 
 
 def _decode(
-    songs: Sequence[ListedSong], facts: dict[Place, Facts], selection: scan.Selection, known: Index
+    songs: Sequence[ListedSong],
+    facts: dict[Place, AudioFacts],
+    selection: scan.Selection,
+    known: Index,
 ) -> list[Problem]:
     """Decode songs, several at a time, and return what is wrong with them."""
     check = partial(_sums_up, facts=facts, selection=selection, known=known)
@@ -280,7 +283,7 @@ def _decode(
 
 
 def _sums_up(
-    song: ListedSong, facts: dict[Place, Facts], selection: scan.Selection, known: Index
+    song: ListedSong, facts: dict[Place, AudioFacts], selection: scan.Selection, known: Index
 ) -> list[Problem]:
     """Decode a song, and return what is wrong with it."""
     places = scan.used_places(song, selection)

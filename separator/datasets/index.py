@@ -30,7 +30,7 @@ _TAIL = 0.1  # seconds at the end that are decoded to see whether a file is whol
 
 
 @dataclass(frozen=True)
-class Facts:
+class AudioFacts:
     """What is known of one audio stream; where `error` is set, nothing else.
 
     Attributes:
@@ -50,15 +50,15 @@ class Facts:
     error: str | None = None
 
 
-def examine(place: Place) -> Facts:
+def examine(place: Place) -> AudioFacts:
     """Open a file, and decode its end (all of it, where its header states no length)."""
     try:
         return _examine(place)
     except AudioError as error:
-        return Facts(error=str(error))
+        return AudioFacts(error=str(error))
 
 
-def _examine(place: Place) -> Facts:
+def _examine(place: Place) -> AudioFacts:
     with open_audio(place.path, stream=place.stream) as reader:
         info = reader.info
     start = 0.0 if info.samples is None else max(0.0, info.samples / info.sample_rate - _TAIL)
@@ -66,9 +66,9 @@ def _examine(place: Place) -> Facts:
         for _ in reader.blocks():
             pass
         if reader.truncation:
-            return Facts(error=f"'{place.path}' {reader.truncation.message}.")
+            return AudioFacts(error=f"'{place.path}' {reader.truncation.message}.")
     samples = round(start * info.sample_rate) + reader.samples_read
-    return Facts(
+    return AudioFacts(
         sample_rate=info.sample_rate,
         channels=info.channels,
         samples=samples,
@@ -101,7 +101,7 @@ class Index:
         self._residuals: dict[str, float] = stored.get("residuals", {})
         self._changed = False
 
-    def facts(self, places: Iterable[Place]) -> dict[Place, Facts]:
+    def facts(self, places: Iterable[Place]) -> dict[Place, AudioFacts]:
         """Return the facts of all places; files that changed are examined, several at a time."""
         wanted = list(dict.fromkeys(places))
         stamps = {place: _stamp(place.path) for place in wanted}
@@ -139,12 +139,12 @@ class Index:
         inside = path.relative_to(self._root) if path.is_relative_to(self._root) else path
         return f"{inside.as_posix()}#{place.stream}"
 
-    def _recall(self, place: Place, stamp: list[int] | None) -> Facts | None:
+    def _recall(self, place: Place, stamp: list[int] | None) -> AudioFacts | None:
         stored = self._files.get(self._key(place))
         if stored is None or stamp is None or stored.get("stamp") != stamp:
             return None
         try:
-            return Facts(**{name: value for name, value in stored.items() if name != "stamp"})
+            return AudioFacts(**{name: value for name, value in stored.items() if name != "stamp"})
         except TypeError:  # written by hand, or by another version
             return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from separator.datasets.index import Facts
+from separator.datasets.index import AudioFacts
 from separator.datasets.layouts import DatasetLayout
 from separator.datasets.problems import Problem, unreadable
 from separator.datasets.songs import ListedSong, Place
@@ -125,7 +125,7 @@ def without_mixture(song: ListedSong, layout: DatasetLayout) -> Iterator[Problem
 
 
 def damaged(
-    song: ListedSong, facts: Mapping[Place, Facts], selection: Selection
+    song: ListedSong, facts: Mapping[Place, AudioFacts], selection: Selection
 ) -> Iterator[Problem]:
     """Yield a problem for each file that can't be read, or is of another kind."""
     streams = selection.layout.streams
@@ -140,7 +140,7 @@ def damaged(
 
 
 def uneven(
-    song: ListedSong, facts: Mapping[Place, Facts], selection: Selection
+    song: ListedSong, facts: Mapping[Place, AudioFacts], selection: Selection
 ) -> Iterator[Problem]:
     """Yield a problem for each property in which the files of a song differ."""
     properties = [("sample_rate", "Hz", "Convert it to that rate.")]
@@ -162,7 +162,7 @@ def uneven(
                 yield Problem(song.name, what, f"{usual} {unit} like the others", advice)
 
 
-def track_of(song: ListedSong, facts: Mapping[Place, Facts], selection: Selection) -> Track:
+def track_of(song: ListedSong, facts: Mapping[Place, AudioFacts], selection: Selection) -> Track:
     """Return the track of a song that has no problems."""
     mixture = song.mixture or _summed(song, selection.layout)
     stems = {stem: places or () for stem, places in selection.places(song).items()}
@@ -195,7 +195,7 @@ def unlike(tracks: Iterable[Track], layout: DatasetLayout) -> Iterator[Problem]:
                 yield Problem(track.name, f"{value} {unit}", expected, advice)
 
 
-def residual_db(song: ListedSong, facts: Mapping[Place, Facts], selection: Selection) -> float:
+def residual_db(song: ListedSong, facts: Mapping[Place, AudioFacts], selection: Selection) -> float:
     """Return the energy of the mixture minus its stems against the mixture's, -200 to 200 dB."""
     track = track_of(song, facts, selection)
     summed = tuple(_file(place, facts[place]) for place in _summed(song, selection.layout))
@@ -228,7 +228,7 @@ def _joined(parts: Mapping[str, tuple[Place, ...]], without: AbstractSet[str]) -
     return tuple(place for name, files in parts.items() if name not in without for place in files)
 
 
-def _file(place: Place, facts: Facts) -> AudioFile:
+def _file(place: Place, facts: AudioFacts) -> AudioFile:
     return AudioFile(
         path=place.path,
         stream=place.stream,

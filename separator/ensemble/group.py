@@ -28,8 +28,9 @@ from torch import Tensor
 from separator.ensemble.combine import combine, make_consistent
 from separator.spectral.frames import through_stft
 from separator.spectral.masks import wiener
-from separator.stream.blocks import in_step, track_statistics
-from separator.stream.model import Model, Statistics
+from separator.stream.blocks import in_step
+from separator.stream.facts import UNKNOWN, Facts, Statistics, read_ahead, track_statistics
+from separator.stream.model import Model
 from separator.stream.progress import Monitor
 from separator.stream.spool import copies
 from separator.words import MIXTURE
@@ -82,8 +83,7 @@ class Part:
         rows: Iterator[Tensor],
         indices: Sequence[int],
         monitor: Monitor,
-        statistics: Statistics | None,
-        measured: dict[str, Statistics],
+        facts: dict[str, Facts],
     ) -> Iterator[Tensor]:
         """Separate rows; yield all rows and what was found, `(pairs, rows, channels, time)`.
 
@@ -91,26 +91,28 @@ class Part:
             rows: The song, and what earlier members gave.
             indices: Numbers of the rows that are heard.
             monitor: As in `Model.separate`.
-            statistics: Statistics of the song.
-            measured: Statistics of other rows, as far as they are known; this one is added.
+            facts: Facts of each row, by its name, as far as known; those of this one are added.
         """
         first = indices[0]
         if self.measures:
             start = next(rows, None)  # by now, earlier members have measured what they need
             rows = chain([] if start is None else [start], rows)
-            if self.inputs[0] not in measured:
-                ahead, rows = copies(rows, far=True)
-                row = (block[:, first].flatten(0, 1) for block in ahead)
-                measured[self.inputs[0]] = track_statistics(row)
-            statistics = measured[self.inputs[0]]
+            if self.inputs[0] not in facts:
+                found, rows = read_ahead(rows, partial(_row_statistics, first))
+                facts[self.inputs[0]] = Facts(found)
         kept, source = copies(rows, far=self.model.waits)
         mixture = (block[:, list(indices)].flatten(1, 2) for block in source)
-        estimates = self.model.separate(mixture, monitor, statistics)
-        for before, found in in_step([kept, estimates]):
-            pieces = [before, found]
+        known = facts.get(self.inputs[0], UNKNOWN)
+        estimates = self.model.separate(mixture, monitor, known)
+        for before, stems in in_step([kept, estimates]):
+            pieces = [before, stems]
             if self.residual:
-                pieces.append(before[:, first : first + 1] - found.sum(1, keepdim=True))
+                pieces.append(before[:, first : first + 1] - stems.sum(1, keepdim=True))
             yield torch.cat(pieces, dim=1)
+
+
+def _row_statistics(index: int, rows: Iterable[Tensor]) -> Statistics:
+    return track_statistics(block[:, index].flatten(0, 1) for block in rows)
 
 
 @dataclass(frozen=True)
@@ -168,15 +170,15 @@ class Group:
         return sum(part.model.segments(samples) for part in self.parts)
 
     def separate(
-        self, blocks: Iterable[Tensor], monitor: Monitor, statistics: Statistics | None
+        self, blocks: Iterable[Tensor], monitor: Monitor, facts: Facts
     ) -> Iterator[Tensor]:
         """As in `Model`."""
         rows: Iterator[Tensor] = (block.unsqueeze(1) for block in blocks)
         names = [MIXTURE]
-        measured: dict[str, Statistics] = {}
+        known = {MIXTURE: facts}
         for part in self.parts:
             indices = [names.index(name) for name in part.inputs]
-            rows = part.append(rows, indices, monitor, statistics, measured)
+            rows = part.append(rows, indices, monitor, known)
             names += part.gives
         stems = self.card.stems if self._refines else self.stems
         merge = partial(self._merge, sources=[self._sources(stem) for stem in stems])

@@ -24,7 +24,7 @@ from separator.audio.reader import AudioReader, open_audio
 from separator.ensemble.combine import fit_weights
 from separator.errors import AudioError, ConfigError
 from separator.schema import validate
-from separator.stream.blocks import in_step, track_statistics
+from separator.stream.blocks import in_step
 from separator.usdr import usdr_of
 from separator.zoo.cards import AnyCard, Ensemble
 
@@ -228,11 +228,8 @@ def _estimates(
     song: SongFiles,
 ) -> Iterator[Tensor]:
     """Separate a song; yield `(stems, channels, time)`."""
-    statistics = None
-    if separator.needs_statistics:
-        with open_audio(song.mixture) as reader:
-            statistics = track_statistics(_blocks(reader))
-    stream = separator.stream(blocks, mixture.sample_rate, stems=stems, statistics=statistics)
+    facts = separator.measure_file(song.mixture)
+    stream = separator.stream(blocks, mixture.sample_rate, stems=stems, facts=facts)
     for pieces in stream:
         yield torch.stack([pieces[stem] for stem in stems])
 

@@ -11,16 +11,17 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from separator.audio.reader import open_audio
 from separator.datasets.songs import audio_in
+from separator.ensemble.knobs import Knobs
 from separator.errors import AudioError, ConfigError
 from separator.evaluation.memory import Usage, measured
 from separator.evaluation.oracles import ORACLES
@@ -127,11 +128,13 @@ class ModelMethod:
 
     Attributes:
         card: Card of the model.
-        settings: Keyword arguments of `Separator`.
+        knobs: Choices for its runs.
+        offline: Whether downloads are forbidden.
     """
 
     card: AnyCard
-    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    knobs: Knobs = field(default_factory=Knobs)
+    offline: bool = False
     kind: Kind = "model"
 
     @property
@@ -149,13 +152,12 @@ class ModelMethod:
         """The networks, in memory."""
         from separator.api import Separator
 
-        return Separator(self.card, **self.settings)
+        return Separator(self.card, self.knobs, offline=self.offline)
 
     def identity(self, track: str, split: str) -> object:
         """As in `Method`: all cards below the model's, with the checksums of their weights."""
         dumps = [card.model_dump(mode="json", exclude=_TEXTS) for card in self.cards]
-        offline = {"offline"}
-        return [dumps, {k: v for k, v in sorted(self.settings.items()) if k not in offline}]
+        return [dumps, asdict(self.knobs)]
 
     def estimate(self, song: LoadedSong, cancel: threading.Event | None = None) -> Estimates:
         """As in `Method`; memory counts the weights too."""

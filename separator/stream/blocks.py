@@ -1,8 +1,7 @@
-"""Streams of blocks: several in step, and the statistics of one."""
+"""Several streams of blocks in step."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
@@ -31,22 +30,3 @@ def in_step(streams: Sequence[Iterable[Tensor]]) -> Iterator[list[Tensor]]:
             head[..., size:] if head.shape[-1] > size else next(iterator, None)
             for head, iterator in zip(present, iterators, strict=True)
         ]
-
-
-def track_statistics(blocks: Iterable[Tensor]) -> tuple[float, float]:
-    """Return mean and standard deviation of the mono mix of a whole track, read once.
-
-    The deviation is the unbiased one, as in Demucs; 0 for fewer than two samples.
-    """
-    count, mean, squares = 0, 0.0, 0.0
-    for block in blocks:
-        if not block.shape[-1]:
-            continue
-        mono = block.mean(0).double()  # (time,)
-        size, centre = len(mono), mono.mean().item()
-        delta = centre - mean
-        squares += (mono - centre).square().sum().item()
-        squares += delta**2 * count * size / (count + size)
-        mean += delta * size / (count + size)
-        count += size
-    return mean, math.sqrt(squares / (count - 1)) if count > 1 else 0.0

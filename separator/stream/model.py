@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from separator.stream.facts import Facts, read_ahead
 from separator.stream.inference import Plan, cut_segments, separate_stream
 from separator.stream.progress import Monitor
 from separator.stream.runner import Runner
 from separator.stream.segments import RECIPES
-from separator.stream.spool import copies
 
-Statistics = tuple[float, float]
 _EPSILON = 1e-8  # Demucs' own, so that silence divides by something
 
 
@@ -53,7 +52,7 @@ class Model(Protocol):
         """Count the segments of a track that go through networks."""
 
     def separate(
-        self, blocks: Iterable[Tensor], monitor: Monitor, statistics: Statistics | None
+        self, blocks: Iterable[Tensor], monitor: Monitor, facts: Facts
     ) -> Iterator[Tensor]:
         """Turn blocks `(pairs, channels, time)` into `(pairs, stems, channels, time)`."""
 
@@ -111,26 +110,25 @@ class Solo:
         return self.plan.segments(samples)
 
     def separate(
-        self, blocks: Iterable[Tensor], monitor: Monitor, statistics: Statistics | None
+        self, blocks: Iterable[Tensor], monitor: Monitor, facts: Facts
     ) -> Iterator[Tensor]:
         """As in `Model`."""
         mean, scale = 0.0, 1.0
-        if self.normalized and statistics:
-            mean, scale = statistics[0], statistics[1] + _EPSILON
+        if self.normalized and facts.statistics:
+            mean, scale = facts.statistics.mean, facts.statistics.deviation + _EPSILON
             blocks = ((block - mean) / scale for block in blocks)
-        network: Callable[[Tensor], Tensor] = self.runner
-        if self.runner.wants_loudest:
-            ahead, blocks = copies(blocks, far=True)
-            network = partial(self.runner, loudest=self._loudest(ahead, monitor))
-        if RECIPES[self.plan.recipe].pieces:
-            network = partial(self.runner, piece=True)
+        facts = replace(facts, piece=RECIPES[self.plan.recipe].pieces)
+        if self.waits:
+            loudest, blocks = read_ahead(blocks, partial(self._loudest, monitor))
+            facts = replace(facts, loudest=loudest)
+        network = partial(self.runner, facts=facts)
         found = separate_stream(
             blocks, network, self.plan, monitor, valid_length=self.runner.valid_length
         )
         for estimates in found:
             yield estimates if (mean, scale) == (0.0, 1.0) else estimates * scale + mean
 
-    def _loudest(self, blocks: Iterable[Tensor], monitor: Monitor) -> float:
+    def _loudest(self, monitor: Monitor, blocks: Iterable[Tensor]) -> float:
         """Measure the track segment by segment."""
         loudest = 0.0
         for segment in cut_segments(blocks, self.plan, self.runner.valid_length):

@@ -5,22 +5,45 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from separator.errors import ConfigError, ModelError
 from separator.stream.choices import AUGMENTATIONS, DEVICES, PRECISIONS
+from separator.stream.facts import UNKNOWN, Facts
+from separator.stream.inference import Plan, separate_stream
+from separator.words import nearest
+
+_SHARES = 8  # a segment that doesn't fit into memory is cut into at most so many pieces
+_OVERLAP = 0.25  # of these pieces
+
+
+@dataclass
+class Memory:
+    """What was learnt of a device's memory, shared by all runs of a network.
+
+    Attributes:
+        samples: Samples of a batch, per channel, that fit; None while nothing was too much.
+    """
+
+    samples: int | None = None
+
+    def shrink(self, samples: int) -> None:
+        """Remember that only so many fit."""
+        self.samples = samples if self.samples is None else min(samples, self.samples)
 
 
 @dataclass
 class Runner:
     """Caller of a network on batches: device, precision, stems, augmentation, scarce memory.
 
-    The runner owns the network: it moves and casts it.
+    The runner owns the network: it moves and casts it. Where memory is short, fewer segments go
+    through together, and at last pieces of one; that is learnt once.
 
     Attributes:
         network: A module as `separator.networks` defines it, with a `core` that may be cast.
@@ -30,6 +53,7 @@ class Runner:
         augmentations: Any of `AUGMENTATIONS`: the mean over the input as it is and its variants.
         notes: What the user should know of the run.
         seconds: Wall-clock time spent in calls so far.
+        memory: What was learnt of it, by this run and others.
     """
 
     network: nn.Module
@@ -39,14 +63,10 @@ class Runner:
     augmentations: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    _limit: int | None = None  # segments that fit into memory together, once that is known
+    memory: Memory = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
-        for name in self.augmentations:
-            if name not in AUGMENTATIONS:
-                raise ConfigError(
-                    f"Unknown augmentation '{name}'; allowed: {', '.join(AUGMENTATIONS)}."
-                )
+        check_augmentations(self.augmentations)
         _outlive_forks()
         self.network.to(self.device).eval()
         self.network.get_submodule("core").to(self.precision)
@@ -55,6 +75,12 @@ class Runner:
         """Return a runner of the same weights for other stems, with notes and time of its own."""
         other = copy.copy(self)  # not a new one: that would cast what other threads may be running
         other.stems, other.notes, other.seconds = stems, [], 0.0
+        return other
+
+    def augmented(self, augmentations: tuple[str, ...]) -> Runner:
+        """Return a runner of the same weights that averages over these variants."""
+        other = self.with_stems(self.stems)
+        other.augmentations = augmentations
         return other
 
     def valid_length(self, samples: int) -> int:
@@ -80,22 +106,17 @@ class Runner:
         return float(measure(segments.flatten(0, -3).to(self.device, torch.float32)).max())
 
     @torch.inference_mode()
-    def __call__(self, segments: Tensor, **known: float) -> Tensor:
-        """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`.
-
-        Args:
-            segments: the batch.
-            known: what the network wants to know of the track: `loudest`, if `wants_loudest`.
-        """
+    def __call__(self, segments: Tensor, facts: Facts = UNKNOWN) -> Tensor:
+        """Separate a batch. Shape: `(batch, channels, time) -> (batch, stems, channels, time)`."""
         began = time.perf_counter()
         segments = segments.to(self.device, torch.float32)
-        estimates = self._forward(segments, known)
+        estimates = self._fitting(segments, facts)
         if "polarity" in self.augmentations:
-            estimates = estimates - self._forward(-segments, known)
+            estimates = estimates - self._fitting(-segments, facts)
         if "swap" in self.augmentations:
             channels = estimates.shape[-2]
             swapped = segments.unflatten(-2, (-1, channels)).flip(-2).flatten(-3, -2)
-            estimates = estimates + self._forward(swapped, known).flip(-2)
+            estimates = estimates + self._fitting(swapped, facts).flip(-2)
         estimates = estimates / (1 + len(set(self.augmentations)))
         if not estimates.isfinite().all():
             raise ModelError(self._advice())
@@ -109,39 +130,93 @@ class Runner:
             return f"{problem}: its weights are damaged, or the song is far too loud."
         return f"{problem}; use --precision float32."
 
-    def _forward(self, segments: Tensor, known: dict[str, float]) -> Tensor:
-        """Run the network on as many segments at once as fit into memory."""
+    def _fitting(self, segments: Tensor, facts: Facts) -> Tensor:
+        """Run the network on as many segments at once as fit into memory, or on pieces of one."""
         done: list[Tensor] = []
+        samples = segments.shape[-1]
         while len(segments):
-            part = segments[: self._limit]
-            estimates = self._attempt(part, known)
-            if estimates is None:
-                self._limit = len(part) // 2
-                self.notes.append(
-                    f"Out of memory with {len(part)} segments at once; went on with {self._limit}."
-                )
+            if self.memory.samples is not None and samples > self.memory.samples:
+                done.append(self._in_pieces(segments[0], facts))
+                segments = segments[1:]
                 continue
-            done.append(estimates)
+            part = segments[: self.memory.samples and self.memory.samples // samples]
+            try:
+                done.append(self._attempt(part, facts))
+            except _ScarceMemory:
+                self._learn(len(part), samples)
+                continue
             segments = segments[len(part) :]
         return torch.cat(done)
 
-    def _attempt(self, segments: Tensor, known: dict[str, float]) -> Tensor | None:
-        """Run the network; return None where memory is short but fewer segments may fit."""
+    def _attempt(self, segments: Tensor, facts: Facts) -> Tensor:
+        """Run the network.
+
+        Raises:
+            _ScarceMemory: It is too small.
+        """
+        known: dict[str, Any] = {"loudest": facts.loudest} if self.wants_loudest else {}
+        if facts.piece:
+            known["piece"] = True
         try:
             estimates: Tensor = self.network(segments, stems=self.stems, **known)
             return estimates.float()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if len(segments) == 1:
-                raise ModelError(
-                    f"Out of memory on {self.device} with one segment of {segments.shape[-1]} "
-                    "samples; choose a shorter --segment or --device cpu."
-                ) from error
         # Outside the handler: its traceback keeps the failed attempt's tensors alive.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return None
+        raise _ScarceMemory
+
+    def _learn(self, count: int, samples: int) -> None:
+        """Remember that so many segments don't fit."""
+        if count == 1:
+            self.memory.shrink(samples // 2)
+            return
+        self.memory.shrink(count // 2 * samples)
+        self.notes.append(
+            f"Out of memory with {count} segments at once; went on with {count // 2}."
+        )
+
+    def _in_pieces(self, segment: Tensor, facts: Facts) -> Tensor:
+        """Separate a segment `(channels, time)` as a track of its own, in pieces that fit."""
+        while True:
+            plan = self._pieces(segment.shape[-1], facts)
+            network = partial(self._attempt, facts=facts)
+            pieces = separate_stream([segment], network, plan, valid_length=self.valid_length)
+            try:
+                estimates = torch.cat(list(pieces), dim=-1)[None].to(segment.device)
+            except _ScarceMemory:
+                self.memory.shrink(self._fit // 2)
+                continue
+            note = f"Out of memory with a whole segment; cut into {plan.segment_samples} samples."
+            if note not in self.notes:
+                self.notes.append(note)
+            return estimates
+
+    @property
+    def _fit(self) -> int:
+        assert self.memory.samples is not None
+        return self.memory.samples
+
+    def _pieces(self, whole: int, facts: Facts) -> Plan:
+        """Plan the longest pieces of a segment that fit.
+
+        Raises:
+            ModelError: The network needs more samples than fit.
+        """
+        for share in range(1, 1 if facts.piece else _SHARES + 1):
+            size = self._fit // share
+            if _SHARES * size >= whole and self.valid_length(size) <= self._fit:
+                return Plan(size, _OVERLAP, recipe="demucs")
+        raise ModelError(
+            f"Out of memory on {self.device} with one segment of {whole} samples; choose a shorter "
+            "--segment or --device cpu."
+        )
+
+
+class _ScarceMemory(Exception):
+    """Sign that a batch doesn't fit into memory."""
 
 
 @cache
@@ -152,6 +227,20 @@ def _outlive_forks() -> None:
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
+
+def check_augmentations(names: Iterable[str]) -> None:
+    """Refuse names that are none of `AUGMENTATIONS`.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise ConfigError(
+                f"Unknown augmentation '{name}'; allowed: {', '.join(AUGMENTATIONS)}."
+                f"{nearest(name, AUGMENTATIONS)}"
+            )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

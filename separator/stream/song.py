@@ -14,7 +14,8 @@ from torch import Tensor
 
 from separator.stream.adapt import Adapter
 from separator.stream.blocks import in_step
-from separator.stream.model import Model, Statistics
+from separator.stream.facts import Facts
+from separator.stream.model import Model
 from separator.stream.progress import Monitor
 from separator.stream.spool import copies
 
@@ -31,7 +32,7 @@ class Stream:
     residual: bool
     model: Model
     monitor: Monitor
-    statistics: Statistics | None
+    facts: Facts
     adapter: Callable[[int], Adapter]
 
     @property
@@ -51,7 +52,7 @@ class Stream:
             return
         adapter = self.adapter(len(first))
         mixture, source = copies(chain([first], self.blocks), far=self.model.waits)
-        estimates = self.model.separate(adapter.to_model(source), self.monitor, self.statistics)
+        estimates = self.model.separate(adapter.to_model(source), self.monitor, self.facts)
         for original, stems in in_step([mixture, adapter.to_song(estimates)]):
             pieces = list(stems)
             if self.residual:

@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from separator.errors import Cancelled
@@ -14,6 +15,7 @@ from separator.zoo.describe import models_of
 
 if TYPE_CHECKING:
     from separator.api import Separator
+    from separator.ensemble.knobs import Knobs
     from separator.zoo.cards import AnyCard
 
 
@@ -32,32 +34,34 @@ class ModelPool:
     def get(
         self,
         card: AnyCard,
-        *,
-        precision: str = "auto",
-        overlap: float | None = None,
-        shifts: int = 0,
+        knobs: Knobs | None = None,
     ) -> Separator:
         """Return a separator for a card, loading the network only if another one is held.
+
+        Args:
+            card: Of a model or of an ensemble.
+            knobs: Choices for the run; the device is that of the pool.
 
         Raises:
             ModelError: The weights are missing, damaged or don't fit.
             ConfigError: A value that isn't allowed.
         """
         from separator.api import Separator
-        from separator.ensemble.assemble import Settings
+        from separator.ensemble.knobs import Knobs
         from separator.stream.runner import pick_device
 
+        knobs = replace(knobs or Knobs(), device=self.device)
         cards = (card, *models_of(card))
-        key = (*(each.model_dump_json() for each in cards), precision)
+        key = (*(each.model_dump_json() for each in cards), knobs.precision)
         with self._lock:
             if self._held is None or self._held[0] != key:
                 self._drop()
                 if pick_device(self.device).type == "cpu":
                     keep_freed_memory()  # before the weights: what reading them frees stays, too
-                separator = Separator(card, device=self.device, precision=precision)
+                separator = Separator(card, knobs)
                 self._held = (key, separator)
             separator = self._held[1]
-        return separator.with_settings(Settings(overlap=overlap, shifts=shifts))
+        return separator.with_knobs(knobs)
 
     def _drop(self) -> None:
         self._held = None

@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 
 from separator.api import Result
-from separator.audio.formats import output_format
 from separator.audio.info import AudioInfo
 from separator.audio.reader import probe
-from separator.ensemble.assemble import Settings as RunSettings
+from separator.ensemble.knobs import Knobs
 from separator.errors import AudioError, ConfigError
 from separator.resources import data_folder
 from separator.stream.progress import Progress
+from separator.stream.wanted import Wanted
 from separator.web.catalog import Catalog
 from separator.web.jobs import Job, Queue
 from separator.web.pool import ModelPool, interruptible, release_memory
@@ -60,6 +60,23 @@ class Request:
     precision: str = "auto"
     audio_format: str = "wav"
     bit_depth: int | None = None
+
+    @property
+    def knobs(self) -> Knobs:
+        """What was chosen for the run."""
+        return Knobs(precision=self.precision, overlap=self.overlap, shifts=self.shifts)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is wanted of the song."""
+        return Wanted(
+            stems=self.stems or None,
+            residual=self.residual or None,
+            start=self.start,
+            duration=self.duration or None,
+            audio_format=self.audio_format,
+            bit_depth=self.bit_depth,
+        )
 
 
 @dataclass
@@ -125,16 +142,18 @@ class Service:
             residual=request.residual and _title(request.residual),
         )
         card = self.catalog.find(request.model)
-        output_names(card.name, card.stems, request.stems or None, request.residual or None)
-        output_format(request.audio_format)
-        asked = RunSettings(overlap=request.overlap, shifts=request.shifts)
-        asked.check(models_of(card))
+        self._check_wishes(request, card)
         self.check_source(request)
         with self.library.new_folder() as folder:
             mine = replace(request, source=adopt(request.source, folder))
             self.uploads.use(request.source)
             work = partial(self._separate, mine, card)
             return self.queue.submit(Job(request.title, owner, work, folder=folder))
+
+    def _check_wishes(self, request: Request, card: AnyCard) -> None:
+        wanted = request.wanted
+        output_names(card.name, card.stems, wanted.stems, wanted.residual)
+        replace(request.knobs, device=self.settings.device).check(models_of(card))
 
     def download(self, name: str, owner: str) -> Job:
         """Put the download of a model into the queue for downloads.
@@ -239,13 +258,9 @@ class Service:
     def run_model(self, request: Request, card: AnyCard, job: Job, folder: Path) -> Result:
         """Separate with one model, stems into `folder`."""
         job.begin(f"Loading {card.name}")
-        separator = self.pool.get(
-            card,
-            precision=request.precision,
-            overlap=request.overlap,
-            shifts=request.shifts,
-        )
-        names = separator.names(request.stems or None, request.residual or None)
+        separator, wanted = self.pool.get(card, request.knobs), request.wanted
+        limit = min(wanted.duration or float("inf"), self.settings.max_seconds)
+        names = separator.names(wanted.stems, wanted.residual)
         outputs = {
             name: folder / f"{number:02d}.{request.audio_format}"
             for number, name in enumerate(names, start=1)
@@ -256,11 +271,7 @@ class Service:
                 result = separator.write_stems(
                     request.source,
                     outputs,
-                    stems=request.stems or None,
-                    residual=request.residual or None,
-                    start=request.start,
-                    duration=min(request.duration or float("inf"), self.settings.max_seconds),
-                    bit_depth=request.bit_depth,
+                    replace(wanted, duration=limit),
                     progress=job.report,
                     cancel=job.cancel,
                 )

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from separator.audio.formats import BIT_DEPTHS, FORMATS
-from separator.ensemble.assemble import MOST
+from separator.ensemble.knobs import LIMITS
 from separator.errors import ConfigError
 from separator.stream.choices import PRECISIONS
 from separator.web import view
@@ -139,7 +139,7 @@ class Advanced:
             )
             self.overlap = gr.Slider(
                 0,
-                MOST["overlap"],
+                LIMITS["overlap"][1],
                 value=0,
                 step=0.05,
                 label="Overlap of segments",
@@ -148,7 +148,7 @@ class Advanced:
             )
             self.shifts = gr.Slider(
                 0,
-                MOST["shifts"],
+                LIMITS["shifts"][1],
                 value=0,
                 step=1,
                 label="Shifts",
