@@ -20,6 +20,7 @@ pre-trained models", 2020, JOSS 5(50), 2154.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -36,7 +37,7 @@ N_FFT, HOP = 4096, 1024
 
 Activation = Literal["leaky_relu", "elu", "relu"]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
+    "leaky_relu": partial(F.leaky_relu, negative_slope=0.2),
     "elu": F.elu,
     "relu": F.relu,
 }
