@@ -35,7 +35,7 @@ class Wanted:
         residual: Name under which the mixture minus these stems is written too.
         start: Where to begin, in seconds.
         duration: How much to separate, in seconds; to the end unless given.
-        track: Which audio track of a film, counted from 0; the first that can be decoded unless
+        track: Number of the audio track of a film, from 0; the first that can be decoded unless
             given.
         audio_format: wav, flac, mp3, ogg, opus or m4a.
         bit_depth: 16, 24 or 32 (float), where the format has them; the source's unless given.

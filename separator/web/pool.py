@@ -39,7 +39,7 @@ class ModelPool:
         """Return a separator for a card, loading the network only if another one is held.
 
         Args:
-            card: Of a model or of an ensemble.
+            card: Card of a model or of an ensemble.
             knobs: Choices for the run; the device is that of the pool.
 
         Raises:
