@@ -140,6 +140,12 @@ def test_only_this_computer_is_served_and_nothing_is_reported(server):
         ({"start": 5.0}, "ends at 1"),
         ({"overlap": 2.0}, "overlap"),
         ({"precision": "half"}, "precision"),
+        ({"start": "soon"}, "'start': input should be a valid number, got 'soon'"),
+        ({"stems": "vocals"}, "'stems': input should be a valid list"),
+        ({"shifts": 1.5}, "'shifts': input should be a valid integer"),
+        ({"shifts": 5000}, "at most 32"),
+        ({"model": None}, "'model': input should be a valid string"),
+        ({"overlap": [0.5]}, "'overlap': input should be a valid number"),
     ],
 )
 def test_wrong_values_are_told_in_one_line(client, clip, values, message):

@@ -1,6 +1,7 @@
 """Who may come in: foreign names and pages, files that nobody sent, strangers at the log-in."""
 
 import logging
+import re
 import socket
 from pathlib import Path
 
@@ -118,7 +119,8 @@ def test_a_name_that_only_looks_like_an_upload_is_refused(server, browser, clip,
 
 
 def test_an_upload_is_its_senders_alone(server, clip):
-    with httpx.Client(base_url=server.url) as one, httpx.Client(base_url=server.url) as other:
+    here = {"base_url": server.url, "timeout": 300}
+    with httpx.Client(**here) as one, httpx.Client(**here) as other:
         for each in (one, other):
             each.get("")
         path = send(one, clip)
@@ -239,6 +241,28 @@ def test_an_app_that_is_open_to_a_network_has_any_name(app_with):
     client = app_with("http://studio.lan:7860", host="0.0.0.0")
     assert client.get("/config").status_code == 200
     assert client.get("/config", headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_addresses_of_the_page_stay_below_a_proxys_path(app_with):
+    """nginx's `location /separator/ { proxy_pass http://127.0.0.1:7860/; }`."""
+    client = app_with("http://localhost", root_path="/separator")
+    page = client.get("/")  # as the proxy asks for it
+    assert "/separator" in page.headers["set-cookie"]
+    assets = re.findall(r'(?:src|href)="([^"]*stems-static/[^"]+)"', page.text.replace("\\", ""))
+    assert len(assets) >= 4
+    for asset in assets:
+        address = httpx.URL("http://localhost/separator/").join(asset).path
+        assert client.get(address.removeprefix("/separator")).status_code == 200, asset
+        assert client.get(address).status_code == 200, "a proxy may leave the path as it is"
+    assert client.get("/config").json()["root"].endswith("/separator")
+    for script in ("player", "recorder"):
+        assert '"/stems' not in client.get(f"/stems-static/{script}.js").text
+
+
+@pytest.mark.parametrize("path", ["separator", "/separator/", "https://x/separator", "/a b"])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(ConfigError, match="root path"):
+        AppSettings(root_path=path)
 
 
 @pytest.mark.parametrize("name", ["https://music.example.org", "music.example.org:80", "a/b", ""])

@@ -5,24 +5,29 @@ import errno
 import gc
 import shutil
 import socket
+import tempfile
 import threading
 import time
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import finished, make_signal, read_all
 
+from separator.audio.reader import probe
 from separator.audio.stems import StemWriter
 from separator.ensemble.knobs import Knobs
 from separator.errors import AudioError, Cancelled, ConfigError, ModelError
 from separator.stream.progress import Progress
+from separator.web.belongings import private_folder
 from separator.web.jobs import Job, Queue
 from separator.web.pages.batch import watch_all
 from separator.web.pool import ModelPool, interruptible
 from separator.web.service import Request, Service
 from separator.web.settings import AppSettings
+from separator.web.works import Work, Works
 
 RATE = 44100
 
@@ -232,7 +237,7 @@ def test_songs_of_a_batch_stay_until_its_last_one_is_done(service, song):
     done.result.used -= 2 * service.settings.keep_seconds
 
     async def wait() -> None:
-        async for _ in watch_all(service, [done, last]):
+        async for _ in watch_all(service, Work([done, last])):
             last.title = "almost last"  # the table changes once more
             if done.result.used > time.monotonic() - 60:
                 break
@@ -330,3 +335,67 @@ def test_a_taken_port_is_told_in_one_line(cli):
         taken.listen()
         said = cli("app", "--port", taken.getsockname()[1], code=2).stderr
     assert "Choose another --port" in said and said.count("\n") == 1
+
+
+def test_a_visitor_waits_with_some_songs_only(tiny_models, monkeypatch, song):
+    monkeypatch.setenv("SEPARATOR_MODELS", str(tiny_models))
+    service = Service(AppSettings(host="0.0.0.0", device="cpu", max_jobs=2))
+    gate = threading.Event()
+    service.queue.submit(Job("before", "somebody/", lambda job: gate.wait(300)))
+    path = song("a.wav", make_signal(100, RATE))
+    mine = [service.submit(Request(path, "tiny"), "me/", "192.0.2.1") for _ in range(2)]
+    with pytest.raises(ConfigError, match="2 of your songs"):
+        service.submit(Request(path, "tiny"), "again me/", "192.0.2.1")
+    other = service.submit(Request(path, "tiny"), "you/", "192.0.2.2")
+    for job in (*mine, other):
+        service.queue.cancel(job)
+    gate.set()
+    service.close()
+
+
+def test_no_job_is_taken_while_the_app_closes(service):
+    service.queue.close()
+    with pytest.raises(ConfigError, match="about to end"):
+        service.queue.submit(Job("late", "me/", lambda job: None))
+
+
+def test_jobs_that_no_page_asks_for_are_given_up():
+    works = Works()
+    mine, others = Job("mine", "me/separate", print), Job("other", "you/separate", print)
+    token = works.begin([mine]).token
+    works.begin([others]).seen -= 100
+    assert works.abandoned(60) == [others]
+    assert works.find(token, "new page/separate").jobs == [mine]
+    assert mine.owner == "new page/separate", "the page that was loaded again may cancel it"
+    assert works.find("unknown", "me/") is None
+    works.expire(60)
+    assert works.abandoned(0) == [mine]
+
+
+def test_what_a_kill_has_left_is_deleted_at_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lock, alive = private_folder()
+    killed = tmp_path / "separator-web-killed"
+    (killed / "songs" / "token").mkdir(parents=True)
+    (killed / "lock").touch()
+    foreign = tmp_path / "somebody-else"
+    foreign.mkdir()
+    (tmp_path / "separator-web-link").symlink_to(foreign)
+    starting = tmp_path / "separator-web-starting"
+    starting.mkdir()
+    other, mine = private_folder()
+    assert not killed.exists()
+    assert alive.exists() and foreign.exists() and starting.exists() and mine.exists()
+    lock.close()
+    other.close()
+
+
+def test_a_length_that_is_only_estimated_refuses_nothing(service, song, monkeypatch):
+    path = song("a.wav", make_signal(4 * RATE, RATE))
+    rough = replace(probe(path), samples=None, duration=1.0)
+    monkeypatch.setattr("separator.web.service.probe", lambda source: rough)
+    service.check_source(Request(path, "tiny", start=3.0))
+
+
+def test_a_wish_beyond_the_end_needs_no_more_room(service, song):
+    service.check_source(Request(song("a.wav"), "tiny", duration=1e7))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,11 +64,21 @@ def web_app(
         allowed_hosts=tuple(name.lower() for name in allowed_host or ()),
         root_path=root_path,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted then, too
+    _listen_to(signal.default_int_handler)  # uploads are deleted then, too
     with Server(settings) as server:
         line(server.url)
         if not settings.may_manage:
             message("Everyone who reaches this address can use it; --user asks for a password.")
         if browser:
             typer.launch(server.url)
-        server.wait()
+        try:
+            server.wait()
+        finally:
+            _listen_to(signal.SIG_IGN)  # nothing keeps them from being deleted
+
+
+def _listen_to(handler: Any) -> None:
+    """Let a handler hear that the program shall end, or that its terminal is gone."""
+    for name in ("SIGTERM", "SIGHUP"):  # the latter isn't known everywhere
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handler)

@@ -38,7 +38,7 @@ def build_app(service: Service) -> FastAPI:
 
     settings = service.settings
     pages = build_pages(service)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, root_path=settings.root_path)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     tokens: dict[str, str] = {}
     app.add_middleware(
         Gate,

@@ -31,6 +31,7 @@ def submit(
     models: Sequence[str],
     references: Sequence[Path],
     owner: str,
+    visitor: str = "",
 ) -> Job:
     """Check a comparison and put it into the queue; the job's result is a `Song`.
 
@@ -57,7 +58,8 @@ def submit(
         mine = replace(request, title=title, source=adopt(request.source, folder))
         adopted = {stem: adopt(path, folder, f"reference-{stem}") for stem, path in truths.items()}
         work = partial(_compare, service, mine, models, stems, adopted)
-        return service.queue.submit(Job(title, owner, work, folder=folder))
+        job = Job(title, owner, work, folder=folder, visitor=visitor)
+        return service.queue.submit(job)
 
 
 def match_references(files: Sequence[Path], stems: Sequence[str]) -> dict[str, Path]:

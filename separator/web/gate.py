@@ -10,7 +10,6 @@ visitor has sent it.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import secrets
@@ -21,14 +20,13 @@ from urllib.parse import urlsplit
 
 from separator.errors import SeparatorError
 from separator.web.login import Login, TooManyAttempts
-from separator.web.uploads import Uploads, Visitor
+from separator.web.uploads import COOKIE, Uploads, Visitor, known_visitor
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from separator.web.settings import AppSettings
 
-_COOKIE = "separator-visitor"
 _MOST_BYTES = 4_000_000  # of a request that isn't an upload; thousands of names of files fit
 _TOO_MUCH = (
     "Your uploads take all the room that one visitor has here. Separate those that are here first, "
@@ -99,7 +97,7 @@ class Gate:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         self._check_hosts(headers)
         cookies = _cookies(headers)
-        path = self._path(scope)
+        scope, path = self._inside(scope)
         self._check_address(scope["method"], path, cookies)
         visitor, send = _known(scope, cookies, send)
         if scope["method"] != "POST":
@@ -132,12 +130,17 @@ class Gate:
                     f"start it with --allowed-host {_name(place) or 'NAME'}.",
                 )
 
-    def _path(self, scope: Scope) -> str:
-        """Return the path inside of the app, where a proxy may have left its own before it."""
+    def _inside(self, scope: Scope) -> tuple[Scope, str]:
+        """Return a request as the app knows it, and its path inside of the app.
+
+        A proxy may leave its own path before that, or take it away.
+        """
         path, root = str(scope["path"]), self.settings.root_path
-        if root and (path + "/").startswith(root + "/"):
-            path = path[len(root) :]
-        return path.rstrip("/") or "/"
+        if not root:
+            return scope, path.rstrip("/") or "/"
+        if (path + "/").startswith(root + "/"):
+            path = path[len(root) :] or "/"
+        return {**scope, "root_path": root, "path": root + path}, path.rstrip("/") or "/"
 
     def _check_address(self, method: str, path: str, cookies: dict[str, str]) -> None:
         """Refuse what isn't listed, and what only those may see who have logged in."""
@@ -240,37 +243,19 @@ def _known(scope: Scope, cookies: dict[str, str], send: Send) -> tuple[Visitor, 
     Programs may well have none; their address stands for it.
     """
     client = scope.get("client")
-    address = _neighbourhood(client[0] if client else "")
-    token = cookies.get(_COOKIE, "")
-    if re.fullmatch(r"[\w-]{22}", token):
-        return Visitor(token, address), send
-    if scope["method"] != "GET":
-        return Visitor(address, address), send
+    visitor = known_visitor(cookies, client[0] if client else "")
+    if visitor.token != visitor.address or scope["method"] != "GET":
+        return visitor, send
     token = secrets.token_urlsafe(16)
     place = scope.get("root_path", "") or "/"
-    cookie = f"{_COOKIE}={token}; Path={place}; HttpOnly; SameSite=Lax"
+    cookie = f"{COOKIE}={token}; Path={place}; HttpOnly; SameSite=Lax"
 
     async def with_cookie(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], (b"set-cookie", cookie.encode())]
         await send(message)
 
-    return Visitor(token, address), with_cookie
-
-
-def _neighbourhood(address: str) -> str:
-    """Return an address, of IPv6 the network of 64 bits: one house has as many as it likes.
-
-    >>> _neighbourhood("192.0.2.7"), _neighbourhood("2001:db8::7")
-    ('192.0.2.7', '2001:db8::/64')
-    """
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if found.version == 4:
-        return address
-    return str(ipaddress.ip_network(f"{address}/64", strict=False))
+    return visitor._replace(token=token), with_cookie
 
 
 async def _body(receive: Receive) -> bytes:

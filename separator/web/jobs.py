@@ -37,6 +37,7 @@ class Job:
     Attributes:
         title: Title of the song, for people.
         owner: Session that it belongs to.
+        visitor: Address that it came from.
         work: What is done; it gets the job, reports to it, and heeds its `cancel`.
         error: One line for the user, where it failed.
         folder: Folder of its files; it is deleted when the job ends, unless that is done.
@@ -53,6 +54,7 @@ class Job:
     done: int = 0
     total: int | None = None
     folder: Path | None = None
+    visitor: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     _first: tuple[float, int] | None = None  # when the step was first reported on, and how much
@@ -106,11 +108,18 @@ class Queue:
 
     Args:
         max_waiting: Jobs that may wait; more are refused.
+        max_each: Jobs of one visitor.
         after: Called with a job that has ended, however it did, before the next begins.
     """
 
-    def __init__(self, max_waiting: int, after: Callable[[Job], None] = _nothing) -> None:
+    def __init__(
+        self,
+        max_waiting: int,
+        after: Callable[[Job], None] = _nothing,
+        max_each: int | None = None,
+    ) -> None:
         self.max_waiting = max_waiting
+        self.max_each = max_each
         self._after = after
         self._jobs: list[Job] = []  # the first one runs
         self._changed = threading.Condition()
@@ -122,9 +131,16 @@ class Queue:
         """Append a job.
 
         Raises:
-            ConfigError: The queue is full.
+            ConfigError: The queue is full, of this visitor's jobs or of all, or closed.
         """
         with self._changed:
+            if self._closed:
+                raise ConfigError("The app is about to end; try again when it is back.")
+            mine = sum(other.visitor == job.visitor for other in self._jobs)
+            if self.max_each is not None and mine >= self.max_each:
+                raise ConfigError(
+                    f"{mine} of your songs are waiting already; more are taken when they are done."
+                )
             if len(self._jobs) > self.max_waiting:
                 raise ConfigError(
                     f"{self.max_waiting} songs are waiting already, more are not taken. "

@@ -53,11 +53,16 @@ def overview(blocks: Iterable[Block], samples: int, sample_rate: int) -> Overvie
     column, buffer = 0, None
     for block in _with_silence(blocks, _FFT):
         buffer = block if buffer is None else np.concatenate([buffer, block], axis=1)
-        while column < columns and buffer.shape[1] >= max(sizes[column], _FFT):
+        mono, begin, first, frames = buffer.mean(0), 0, column, []
+        while column < columns and len(mono) - begin >= max(sizes[column], _FFT):
             size = sizes[column]
-            peaks[column] = np.abs(buffer[:, :size]).max(initial=0)
-            spectra[column] = painter(buffer[:, : max(size, _FFT)])
-            buffer, column = buffer[:, size:], column + 1
+            peaks[column] = np.abs(buffer[:, begin : begin + size]).max(initial=0)
+            middle = begin + max(0, size - _FFT) // 2
+            frames.append(mono[middle : middle + _FFT])
+            begin, column = begin + size, column + 1
+        if frames:
+            spectra[first:column] = painter(np.stack(frames))
+        buffer = buffer[:, begin:]
     return Overview(_bytes(peaks), _bytes(1 + spectra / RANGE_DB))
 
 
@@ -71,7 +76,7 @@ def _with_silence(blocks: Iterable[Block], samples: int) -> Iterator[Block]:
 
 
 class _Painter:
-    """Levels in dB of the bands of a piece of sound, no shorter than a frame."""
+    """Levels in dB of the bands of frames of sound `(frames, time)`."""
 
     def __init__(self, sample_rate: int) -> None:
         edges = np.geomspace(LOWEST, min(HIGHEST, sample_rate / 2), BANDS + 1)
@@ -80,11 +85,9 @@ class _Painter:
         self._stop = max(int(self._starts[-1]), min(int(bins[-1]), _FFT // 2)) + 1
         self._window = np.hanning(_FFT).astype(np.float32)
 
-    def __call__(self, piece: Block) -> npt.NDArray[np.float32]:
-        start = (piece.shape[1] - _FFT) // 2
-        frame = piece[:, start : start + _FFT].mean(0)
-        spectrum = np.abs(np.fft.rfft(frame * self._window)) * (4 / _FFT)
-        levels = np.maximum.reduceat(spectrum[: self._stop], self._starts)
+    def __call__(self, frames: Block) -> npt.NDArray[np.float32]:
+        spectra = np.abs(np.fft.rfft(frames * self._window)) * (4 / _FFT)
+        levels = np.maximum.reduceat(spectra[:, : self._stop], self._starts, axis=1)
         decibels: npt.NDArray[np.float32] = 20 * np.log10(np.maximum(levels, 1e-6))
         return decibels
 

@@ -64,8 +64,9 @@ class ModelPool:
         return separator.with_knobs(knobs)
 
     def _drop(self) -> None:
-        self._held = None
-        release_memory()
+        if self._held is not None:  # looking for what is unused takes a while
+            self._held = None
+            release_memory()
 
 
 def release_memory() -> None:

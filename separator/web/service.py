@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import tempfile
 import threading
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,12 +23,14 @@ from separator.errors import AudioError, ConfigError
 from separator.resources import data_folder
 from separator.stream.progress import Progress
 from separator.stream.wanted import Wanted
+from separator.web.belongings import private_folder
 from separator.web.catalog import Catalog
 from separator.web.jobs import Job, Queue
 from separator.web.pool import ModelPool, interruptible, release_memory
 from separator.web.settings import AppSettings
 from separator.web.songs import Library, Song, Track, adopt
 from separator.web.uploads import Uploads
+from separator.web.works import Works
 from separator.zoo.cards import AnyCard, output_names
 from separator.zoo.describe import models_of, size_of
 from separator.zoo.speeds import Speeds
@@ -86,12 +87,14 @@ class Service:
     settings: AppSettings = field(default_factory=AppSettings)
 
     def __post_init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="separator-web-"))
+        self._lock, self.root = private_folder()
         self.library = Library(self.root / "songs", self.settings.keep_seconds)
         self.uploads = Uploads(
             self.root / "uploads", self.settings.max_held, self.settings.max_uploads
         )
-        self.queue = Queue(self.settings.max_waiting, after=_tidy)
+        self.works = Works()
+        most = self.settings.max_waiting if self.settings.is_local else self.settings.max_jobs
+        self.queue = Queue(self.settings.max_waiting, after=_tidy, max_each=most)
         self.downloads = Queue(self.settings.max_waiting)  # these need the network, not the device
         self.catalog = Catalog()
         self.speeds = Speeds()
@@ -107,6 +110,7 @@ class Service:
         self.downloads.close(patience=5)  # it may hang in the network, and touches no file here
         self._sweeper.join()
         shutil.rmtree(self.root, ignore_errors=True)
+        self._lock.close()
 
     def is_upload(self, path: Path) -> bool:
         """Whether a file that a request names is one that was sent to this server."""
@@ -130,7 +134,7 @@ class Service:
         self.library.delete(song.token)
         return shared
 
-    def submit(self, request: Request, owner: str) -> Job:
+    def submit(self, request: Request, owner: str, visitor: str = "") -> Job:
         """Check a request and put it into the queue; the job's result is a `Song`.
 
         Raises:
@@ -148,7 +152,8 @@ class Service:
             mine = replace(request, source=adopt(request.source, folder))
             self.uploads.use(request.source)
             work = partial(self._separate, mine, card)
-            return self.queue.submit(Job(request.title, owner, work, folder=folder))
+            job = Job(request.title, owner, work, folder=folder, visitor=visitor)
+            return self.queue.submit(job)
 
     def _check_wishes(self, request: Request, card: AnyCard) -> None:
         wanted = request.wanted
@@ -208,8 +213,8 @@ class Service:
         return info
 
     def _check_range(self, request: Request, info: AudioInfo) -> None:
-        length = info.duration
-        if length is not None and request.start >= length:
+        length = info.duration  # no more than an estimate where samples aren't counted
+        if length is not None and info.samples is not None and request.start >= length:
             raise AudioError(
                 f"The range begins at {request.start:.1f} s, the song ends at {length:.1f} s."
             )
@@ -224,7 +229,10 @@ class Service:
 
     def _check_space(self, request: Request, info: AudioInfo) -> None:
         """Foresee a full disk: stems may need their float samples twice for a while."""
-        seconds = request.duration or info.duration or 0.0
+        rest = self.settings.max_seconds
+        if info.duration is not None:
+            rest = min(rest, max(0.0, info.duration - request.start))
+        seconds = min(request.duration or rest, rest)
         stems = len(self.catalog.find(request.model).stems) + bool(request.residual)
         needed = 8 * seconds * info.sample_rate * info.channels * stems
         free = shutil.disk_usage(self.root).free
@@ -285,6 +293,9 @@ class Service:
         while not self._closing.wait(_SWEEP_SECONDS):
             self.library.expire()
             self.uploads.expire(self.settings.keep_seconds)
+            self.works.expire(self.settings.keep_seconds)
+            for job in self.works.abandoned(self.settings.patience_seconds):
+                self.queue.cancel(job)
 
 
 def _tidy(job: Job) -> None:

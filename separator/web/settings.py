@@ -18,6 +18,7 @@ _POSITIVE = (
     "max_jobs",
     "max_uploads",
     "max_held",
+    "patience_seconds",
 )
 
 
@@ -38,6 +39,7 @@ class AppSettings:
         max_jobs: Songs of one visitor that wait or run, where strangers come too.
         max_uploads: Files of one visitor that no job has used.
         max_held: Bytes of all files of one visitor.
+        patience_seconds: How long a job goes on while no page asks for it.
         allowed_hosts: Names under which a proxy shows the app.
         root_path: Where below that name it is, such as "/separator"; empty for the top.
     """
@@ -54,6 +56,7 @@ class AppSettings:
     max_jobs: int = 32
     max_uploads: int = 1000
     max_held: int = 20_000_000_000
+    patience_seconds: float = 60.0
     allowed_hosts: tuple[str, ...] = ()
     root_path: str = ""
 
@@ -81,7 +84,7 @@ class AppSettings:
     def is_local(self) -> bool:
         """Whether only this computer can reach the app.
 
-        >>> Settings().is_local, Settings(host="0.0.0.0").is_local
+        >>> AppSettings().is_local, AppSettings(host="0.0.0.0").is_local
         (True, False)
         """
         return _is_loopback(self.host)
@@ -92,9 +95,9 @@ class AppSettings:
         A page that has made its own name point to this computer must not pass for the app's; where
         the app is open to a network, nobody can tell all its names, unless they are given.
 
-        >>> Settings().is_called("localhost"), Settings().is_called("evil.example")
+        >>> AppSettings().is_called("localhost"), AppSettings().is_called("evil.example")
         (True, False)
-        >>> Settings(host="0.0.0.0").is_called("studio.lan")
+        >>> AppSettings(host="0.0.0.0").is_called("studio.lan")
         True
         """
         if not self.is_local and not self.allowed_hosts:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+COOKIE = "separator-visitor"
 _STALLED = 60.0  # seconds after which half an upload is given up
 
 
@@ -23,6 +26,28 @@ class Visitor(NamedTuple):
 
     token: str
     address: str
+
+
+def known_visitor(cookies: Mapping[str, str], address: str) -> Visitor:
+    """Recognise a visitor; the address stands for the cookie of a program that has none."""
+    near = _neighbourhood(address)
+    token = cookies.get(COOKIE, "")
+    return Visitor(token if re.fullmatch(r"[\w-]{22}", token) else near, near)
+
+
+def _neighbourhood(address: str) -> str:
+    """Return an address, of IPv6 the network of 64 bits: one house has as many as it likes.
+
+    >>> _neighbourhood("192.0.2.7"), _neighbourhood("2001:db8::7")
+    ('192.0.2.7', '2001:db8::/64')
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    return str(ipaddress.ip_network(f"{address}/64", strict=False))
 
 
 @dataclass

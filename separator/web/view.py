@@ -10,10 +10,12 @@ from separator.web.jobs import Job
 from separator.words import megabytes
 
 ASSETS = (
-    '<link rel="icon" href="/stems-static/icon.svg" type="image/svg+xml">'
-    '<link rel="stylesheet" href="/stems-static/app.css">'
-    '<script type="module" src="/stems-static/player.js"></script>'
-    '<script type="module" src="/stems-static/recorder.js"></script>'
+    '<link rel="icon" href="stems-static/icon.svg" type="image/svg+xml">'
+    '<link rel="stylesheet" href="stems-static/app.css">'
+    '<script type="module" src="stems-static/player.js"></script>'
+    '<script type="module" src="stems-static/recorder.js"></script>'
+    '<script type="module" src="stems-static/works.js"></script>'
+    '<script type="module" src="stems-static/drop.js"></script>'
 )
 
 
@@ -23,7 +25,12 @@ class Html(str):
 
 def player(token: str) -> str:
     """Return the player of a song."""
-    return f'<stem-player src="/stems/{escape(token)}"></stem-player>'
+    return f'<stem-player src="stems/{escape(token)}"></stem-player>'
+
+
+def remember(page: str, token: str) -> str:
+    """Return what keeps the token of a page's work in its address."""
+    return f'<work-token page="{escape(page)}" token="{escape(token)}"></work-token>'
 
 
 def recorder(upload: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,16 +13,22 @@ from separator.web import view
 from separator.web.jobs import Job, friendly
 from separator.web.pages.common import (
     EVENT,
+    KARAOKE,
     QUICK,
     Advanced,
     Page,
+    at_load,
+    karaoke_stems,
     models,
     once_over,
     session,
     stem_choices,
+    still_here,
     upload,
+    visitor,
 )
 from separator.web.service import Service
+from separator.web.works import Work
 
 _INTRO = """
 <div class="sep-welcome"><h2>Drop an album, get all its stems</h2>
@@ -32,7 +39,7 @@ _INTRO = """
 _TICK = 0.4
 
 
-def build(service: Service) -> Page:
+def build(service: Service, pages: gr.Blocks) -> Page:
     """Put the page into the layout."""
     default = service.catalog.default()
     stems = stem_choices(service, default)
@@ -43,18 +50,24 @@ def build(service: Service) -> Page:
                 models(service), value=default, label="Model", elem_id="batch-model"
             )
             wanted = gr.CheckboxGroup(stems, value=stems, label="Stems", elem_classes="sep-stems")
+            karaoke = gr.Button(
+                f"{KARAOKE} of all", visible="vocals" in stems, elem_id="batch-karaoke"
+            )
             with gr.Row(elem_classes="sep-actions"):
                 run = gr.Button("Separate all", variant="primary", elem_id="batch-run")
                 cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel")
             advanced = Advanced("batch-")
         with gr.Column(scale=3, min_width=320):
             table = gr.HTML(_INTRO, elem_id="batch-table")
+            place = gr.HTML("", elem_classes="sep-token")
+            token = gr.Textbox("", visible=False)
             listen = gr.Dropdown([], label="Listen to", visible=False, elem_id="batch-listen")
             player = gr.HTML("", elem_id="batch-player")
 
-    def stems_of_model(name: str) -> Any:
+    def stems_of_model(name: str) -> tuple[Any, Any]:
         choices = stem_choices(service, name)
-        return gr.CheckboxGroup(choices, value=choices)
+        boxes = gr.CheckboxGroup(choices, value=choices)
+        return boxes, gr.Button(visible="vocals" in choices)
 
     async def separate_all(
         request: gr.Request,
@@ -69,15 +82,50 @@ def build(service: Service) -> Page:
             return
         stems = () if len(wanted) == len(stem_choices(service, model)) else tuple(wanted)
         fields = {"model": model, "stems": stems, **Advanced.read(*options)}
-        owner = session(request, "batch")
-        jobs = [_submit(service, path, fields, owner) for path in files]
+        async for shown in separate(request, files, fields):
+            yield shown
+
+    async def vocals_and_rest(
+        request: gr.Request, files: list[str] | None, model: str, *options: Any
+    ) -> AsyncIterator[dict[Any, Any]]:
+        if not files:
+            yield {table: view.problem("Choose some songs first.")}
+            return
+        stems, rest = karaoke_stems(stem_choices(service, model))
+        wanted = {"model": model, "stems": tuple(stems), "residual": rest}
+        async for shown in separate(request, files, wanted | Advanced.read(*options)):
+            yield shown
+
+    async def separate(
+        request: gr.Request, files: list[str], fields: dict[str, Any]
+    ) -> AsyncIterator[dict[Any, Any]]:
+        owner, address = session(request, "batch"), visitor(request).address
+        jobs = [_submit(service, path, fields, owner, address) for path in files]
+        work = service.works.begin(jobs, [Path(file) for file in files])
+        async for shown in follow(work):
+            yield shown
+
+    async def resume(request: gr.Request, token: str) -> AsyncIterator[dict[Any, Any]]:
+        """Show a page that is loaded again what it had."""
+        work = service.works.find(token, session(request, "batch"))
+        if work is None:
+            yield {place: ""}
+            return
+        yield {songs: still_here(service, request, work) or None}
+        async for shown in follow(work):
+            yield shown
+
+    async def follow(work: Work) -> AsyncIterator[dict[Any, Any]]:
+        """Show how the songs get on, then a choice of players."""
+        jobs = work.jobs
         yield {
+            place: view.remember("batch", work.token),
             run: gr.Button(interactive=False),
             cancel: gr.Button(visible=True),
             listen: gr.Dropdown(visible=False),
             player: "",
         }
-        async for html in watch_all(service, jobs):
+        async for html in watch_all(service, work):
             yield {table: html}
         done = [(job.title, job.result.token) for job in jobs if job.state == "done"]
         yield {
@@ -90,62 +138,49 @@ def build(service: Service) -> Page:
     def play(token: str | None) -> str:
         return view.player(token) if token else ""
 
-    model.change(stems_of_model, model, wanted, **QUICK)
-    event = run.click(
-        separate_all,
-        [songs, model, wanted, *advanced.inputs],
-        [table, run, cancel, listen, player],
-        **EVENT,
-    )
-    once_over(event, run, cancel)
+    outputs = [table, place, songs, run, cancel, listen, player]
+    model.change(stems_of_model, model, [wanted, karaoke], **QUICK)
+    for event in (
+        run.click(separate_all, [songs, model, wanted, *advanced.inputs], outputs, **EVENT),
+        karaoke.click(vocals_and_rest, [songs, model, *advanced.inputs], outputs, **EVENT),
+        pages.load(resume, token, outputs, **at_load("batch")),
+    ):
+        once_over(event, run, cancel)
     cancel.click(stop, **QUICK)
     listen.change(play, listen, player, **QUICK)
     return Page(songs, {model: lambda: gr.Dropdown(choices=models(service))})
 
 
-def _submit(service: Service, path: str, fields: dict[str, Any], owner: str) -> Job:
+def _submit(service: Service, path: str, fields: dict[str, Any], owner: str, address: str) -> Job:
     """Submit one song; one that is refused becomes a job that has failed."""
     request = upload(path, **fields)
     try:
-        return service.submit(request, owner)
+        return service.submit(request, owner, address)
     except Exception as error:
         job = Job(request.title, owner, lambda job: None, state="failed", error=friendly(error))
         job.ended.set()
         return job
 
 
-async def watch_all(service: Service, jobs: Sequence[Job]) -> AsyncIterator[str]:
-    """Yield the table of states while the jobs last; what is done stays until all are.
-
-    A closed tab cancels the rest.
-    """
+async def watch_all(service: Service, work: Work) -> AsyncIterator[str]:
+    """Yield the table of states while the work lasts; what is done stays until all is."""
     shown = ""
-    try:
-        while (html := _table(service, jobs)) != shown or not _over(jobs):
-            if html != shown:
-                yield html
-            shown = html
-            for job in jobs:
-                if job.state == "done":
-                    job.result.touch()
-            await asyncio.sleep(_TICK)
-    finally:
-        for job in jobs:
-            service.queue.cancel(job)
-
-
-def _over(jobs: Sequence[Job]) -> bool:
-    return all(job.ended.is_set() for job in jobs)
+    while (html := _table(service, work.jobs)) != shown or not work.is_over:
+        if html != shown:
+            yield html
+        shown = html
+        work.touch()
+        await asyncio.sleep(_TICK)
 
 
 def _table(service: Service, jobs: Sequence[Job]) -> str:
     rows = [(job.title, job.state, _detail(service, job)) for job in jobs]
     html = view.table("Songs", ["Song", "State", "Details"], rows, [job.state for job in jobs])
     tokens = [job.result.token for job in jobs if job.state == "done"]
-    if _over(jobs) and tokens:
+    if tokens and all(job.ended.is_set() for job in jobs):
         query = "&".join(f"token={token}" for token in tokens)
         html += (
-            f'<p><a class="sep-button" download href="/stems.zip?{query}">All stems (zip)</a></p>'
+            f'<p><a class="sep-button" download href="stems.zip?{query}">All stems (zip)</a></p>'
         )
     return html
 

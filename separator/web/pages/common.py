@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from separator.web import view
 from separator.web.catalog import in_short, summary
 from separator.web.jobs import Job, Queue
 from separator.web.service import Request, Service
+from separator.web.uploads import Visitor, known_visitor
+from separator.web.works import Work
 from separator.words import seconds_of
 
 SAME = "as the song"
+KARAOKE = "Vocals + instrumental"
 # How our events differ from Gradio's defaults: the queue that counts is our own.
 EVENT: dict[str, Any] = {
     "show_progress": "hidden",
@@ -52,8 +55,31 @@ def session(request: gr.Request, page: str) -> str:
     return f"{request.session_hash}/{page}"
 
 
-async def watch(queue: Queue, job: Job) -> AsyncIterator[str]:
-    """Yield the state of a job as HTML while it lasts; a closed tab cancels it."""
+def visitor(request: gr.Request) -> Visitor:
+    """Tell who sends a request."""
+    return known_visitor(request.cookies, request.client.host if request.client else "")
+
+
+def at_load(page: str) -> dict[str, Any]:
+    """Return how a page's load event asks the browser for the token of its work."""
+    kept = f"sessionStorage.getItem('separator-{page}')"
+    address = f"new URLSearchParams(location.hash.slice(1)).get('{page}')"
+    return EVENT | {"js": f"() => [{address} || {kept} || '']"}
+
+
+def still_here(service: Service, request: gr.Request, work: Work) -> list[str]:
+    """Return the uploads of some work that this visitor may use again."""
+    me = visitor(request)
+    return [
+        str(file) for file in work.files if service.uploads.owns(me, str(file)) and file.exists()
+    ]
+
+
+async def watch(queue: Queue, job: Job, work: Work | None = None) -> AsyncIterator[str]:
+    """Yield the state of a job as HTML while it lasts.
+
+    A page that goes cancels it, unless it belongs to work that another page may ask for.
+    """
     shown = ""
     try:
         while not job.ended.is_set() and not job.cancel.is_set():
@@ -61,10 +87,12 @@ async def watch(queue: Queue, job: Job) -> AsyncIterator[str]:
             if html != shown:
                 yield html
                 shown = html
+            if work:
+                work.touch()
             await asyncio.sleep(_TICK)
         yield view.status(job, 0)
     finally:
-        if not job.ended.is_set():
+        if not work and not job.ended.is_set():
             queue.cancel(job)
 
 
@@ -119,6 +147,17 @@ def model_facts(service: Service, name: str | None) -> str:
 def stem_choices(service: Service, name: str | None) -> list[str]:
     """Return the stems of a model."""
     return list(service.catalog.find(name).stems) if name else []
+
+
+def karaoke_stems(stems: Sequence[str]) -> tuple[list[str], str]:
+    """Return the stems of a model that make karaoke, and the name of what they leave over.
+
+    >>> karaoke_stems(["drums", "vocals"]), karaoke_stems(["vocals", "instrumental"])
+    ((['vocals'], 'instrumental'), (['vocals', 'instrumental'], ''))
+    """
+    if "instrumental" in stems:
+        return ["vocals", "instrumental"], ""
+    return ["vocals"], "instrumental"
 
 
 class Advanced:

@@ -15,14 +15,18 @@ from separator.web.pages.common import (
     EVENT,
     QUICK,
     Page,
+    at_load,
     models,
     once_over,
     range_of,
     session,
+    still_here,
     upload,
+    visitor,
     watch,
 )
 from separator.web.service import Service
+from separator.web.works import Work
 
 _INTRO = """
 <div class="sep-welcome"><h2>Trust your ears</h2>
@@ -32,7 +36,7 @@ _INTRO = """
 """
 
 
-def build(service: Service) -> Page:
+def build(service: Service, pages: gr.Blocks) -> Page:
     """Put the page into the layout."""
     ready = models(service)
     default = service.catalog.default()
@@ -59,6 +63,8 @@ def build(service: Service) -> Page:
                 )
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML("", elem_id="compare-status")
+            place = gr.HTML("", elem_classes="sep-token")
+            token = gr.Textbox("", visible=False)
             player = gr.HTML(_INTRO, elem_id="compare-player")
 
     async def run_both(
@@ -77,12 +83,34 @@ def build(service: Service) -> Page:
             wanted = upload(song, model=first, start=begin, duration=duration)
             truths = [Path(path) for path in references or ()]
             owner = session(request, "compare")
-            job = compare.submit(service, wanted, (first, second), truths, owner)
+            me = visitor(request).address
+            job = compare.submit(service, wanted, (first, second), truths, owner, me)
         except Exception as error:
             yield {status: view.problem(friendly(error))}
             return
-        yield {run: gr.Button(interactive=False), cancel: gr.Button(visible=True), player: ""}
-        async for html in watch(service.queue, job):
+        async for shown in follow(service.works.begin([job], [Path(wanted.source)])):
+            yield shown
+
+    async def resume(request: gr.Request, token: str) -> AsyncIterator[dict[Any, Any]]:
+        """Show a page that is loaded again what it had."""
+        work = service.works.find(token, session(request, "compare"))
+        if work is None:
+            yield {place: ""}
+            return
+        yield {song: next(iter(still_here(service, request, work)), None)}
+        async for shown in follow(work):
+            yield shown
+
+    async def follow(work: Work) -> AsyncIterator[dict[Any, Any]]:
+        """Show how the comparison gets on, then its player."""
+        job = work.jobs[0]
+        yield {
+            place: view.remember("compare", work.token),
+            run: gr.Button(interactive=False),
+            cancel: gr.Button(visible=True),
+            player: "",
+        }
+        async for html in watch(service.queue, job, work):
             yield {status: html}
         result = view.player(job.result.token) if job.state == "done" else _INTRO
         yield {player: result}
@@ -90,13 +118,12 @@ def build(service: Service) -> Page:
     def stop(request: gr.Request) -> None:
         service.queue.cancel_all(session(request, "compare"))
 
-    event = run.click(
-        run_both,
-        [song, first, second, start, end, references],
-        [status, player, run, cancel],
-        **EVENT,
-    )
-    once_over(event, run, cancel)
+    outputs = [status, player, place, song, run, cancel]
+    for event in (
+        run.click(run_both, [song, first, second, start, end, references], outputs, **EVENT),
+        pages.load(resume, token, outputs, **at_load("compare")),
+    ):
+        once_over(event, run, cancel)
     cancel.click(stop, **QUICK)
     renewed = dict.fromkeys((first, second), lambda: gr.Dropdown(choices=models(service)))
     return Page(song, renewed)

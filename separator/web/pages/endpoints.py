@@ -5,17 +5,34 @@ from __future__ import annotations
 import asyncio
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gradio as gr
+from pydantic import Field
 
 from separator.errors import AudioError
+from separator.schema import FROM_LIST, Strict, validate
 from separator.web.jobs import friendly
-from separator.web.pages.common import session, upload
+from separator.web.pages.common import session, upload, visitor
 from separator.web.service import Service
 from separator.zoo.describe import is_here, size_of
 
 _TICK = 0.1
+
+
+class _Fields(Strict):
+    """What programs send; JSON lets them send anything."""
+
+    model: str
+    stems: Annotated[tuple[str, ...], FROM_LIST]
+    residual: str
+    start: Annotated[float, Field(ge=0)]
+    duration: Annotated[float, Field(ge=0)]
+    audio_format: str
+    bit_depth: Annotated[int, Field(ge=0)]
+    precision: str
+    overlap: Annotated[float, Field(ge=0)]
+    shifts: Annotated[int, Field(ge=0)]
 
 
 def build(service: Service) -> None:
@@ -50,21 +67,25 @@ def build(service: Service) -> None:
             overlap: overlap of segments, a fraction of one below 1; 0 is the model's own.
             shifts: passes over differently placed segments that are averaged; 0 for one.
         """
+        given = {
+            "model": model,
+            "stems": stems,
+            "residual": residual,
+            "start": start,
+            "duration": duration,
+            "audio_format": audio_format,
+            "bit_depth": bit_depth,
+            "precision": precision,
+            "overlap": overlap,
+            "shifts": shifts,
+        }
         try:
-            wanted = upload(
-                _uploaded(service, song),
-                model=model or service.catalog.default() or "",
-                stems=tuple(stems),
-                residual=residual,
-                start=start,
-                duration=duration or None,
-                audio_format=audio_format,
-                bit_depth=bit_depth or None,
-                precision=precision,
-                overlap=overlap or None,
-                shifts=shifts,
-            )
-            job = service.submit(wanted, session(request, "api"))
+            fields = validate(_Fields, given, "/separate").model_dump()
+            for name in ("duration", "bit_depth", "overlap"):  # 0 leaves them to the program
+                fields[name] = fields[name] or None
+            fields["model"] = fields["model"] or service.catalog.default() or ""
+            wanted = upload(_uploaded(service, song), **fields)
+            job = service.submit(wanted, session(request, "api"), visitor(request).address)
         except Exception as error:
             raise gr.Error(friendly(error), print_exception=False) from error
         try:

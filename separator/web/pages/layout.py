@@ -7,23 +7,23 @@ from typing import Any
 import gradio as gr
 
 from separator.web.pages import batch, compare, endpoints, separate, zoo
-from separator.web.pages.common import QUICK
+from separator.web.pages.common import QUICK, session
 from separator.web.service import Service
 
 TITLE = "Separator"
 
 
 def build_pages(service: Service) -> gr.Blocks:
-    """Lay out all pages; a closed tab stops what it began."""
+    """Lay out all pages; what a closed tab began is stopped, unless it soon comes back."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as pages:
         gr.HTML(f'<h1 class="sep-brand">{TITLE}</h1>')
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Separate", id="separate"):
-                one = separate.build(service)
+                one = separate.build(service, pages)
             with gr.Tab("Batch", id="batch"):
-                several = batch.build(service)
+                several = batch.build(service, pages)
             with gr.Tab("Compare", id="compare"):
-                two = compare.build(service)
+                two = compare.build(service, pages)
             with gr.Tab("Models", id="models"):
                 zoo.build(service, pages, one.choosers | several.choosers | two.choosers)
         endpoints.build(service)
@@ -37,8 +37,9 @@ def build_pages(service: Service) -> gr.Blocks:
         one.songs.upload(take_to_batch, one.songs, [one.songs, several.songs, tabs], **QUICK)
 
         def closed(request: gr.Request) -> None:
-            for queue in (service.queue, service.downloads):
-                queue.cancel_all(f"{request.session_hash}/")
+            """Stop what no page can find again: downloads, and what programs asked for."""
+            service.queue.cancel_all(session(request, "api"))
+            service.downloads.cancel_all(session(request, "zoo"))
 
         pages.unload(closed)
     pages.queue(max_size=200)

@@ -1,4 +1,4 @@
-// <stem-player src="/stems/TOKEN">: a song with its stems, to listen to and to take away.
+// <stem-player src="stems/TOKEN">: a song with its stems, to listen to and to take away.
 //
 //   layout.js             what is there
 //   keys.js, gestures.js  what hands do  ──>  player  ──>  engine.js    what is heard
@@ -18,7 +18,7 @@ export class StemPlayer extends HTMLElement {
   async connectedCallback() {
     this.base = this.getAttribute("src");
     const root = this.shadowRoot || this.attachShadow({ mode: "open" });
-    root.innerHTML = `<link rel="stylesheet" href="/stems-static/player.css">
+    root.innerHTML = `<link rel="stylesheet" href="${new URL("player.css", import.meta.url)}">
       <p class="wait" role="status">Loading the player …</p>`;
     try {
       const answer = await fetch(`${this.base}/player.json`);

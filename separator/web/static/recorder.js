@@ -4,6 +4,7 @@
 // so all of it is switched off.
 
 import { icon } from "./icons.js";
+import { hand } from "./upload.js";
 
 const SOUND = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 const KINDS = [
@@ -16,7 +17,7 @@ const BITS_PER_SECOND = 256_000;
 export class SongRecorder extends HTMLElement {
   connectedCallback() {
     this.root = this.shadowRoot || this.attachShadow({ mode: "open" });
-    this.root.innerHTML = `<link rel="stylesheet" href="/stems-static/recorder.css">
+    this.root.innerHTML = `<link rel="stylesheet" href="${new URL("recorder.css", import.meta.url)}">
       <button type="button" aria-pressed="false">${icon("record")}<span>Record</span></button>
       <output aria-live="off"></output><p role="alert"></p>`;
     this.button = this.root.querySelector("button");
@@ -81,23 +82,9 @@ export class SongRecorder extends HTMLElement {
     if (!recording) this.root.querySelector("output").textContent = "";
   }
 
-  // Put a file where the upload takes its files, in place of those that are there.
   async hand(file) {
     const upload = document.querySelector(this.getAttribute("for"));
-    const full = () => upload.querySelector("button[aria-label=Clear]");
-    const input = () => upload.querySelector("input[type=file]");
-    full()?.click();
-    for (let frame = 0; frame < 120 && (full() || !input()); frame += 1) {
-      await new Promise((done) => requestAnimationFrame(done));
-    }
-    if (full() || !input()) {
-      this.say("Take the song away first, then record again.");
-      return;
-    }
-    const files = new DataTransfer();
-    files.items.add(file);
-    input().files = files.files;
-    input().dispatchEvent(new Event("change", { bubbles: true }));
+    if (!(await hand(upload, [file]))) this.say("Take the song away first, then record again.");
   }
 }
 
