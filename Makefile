@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 help:     ## Show what there is.
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
-run: $(VENV)/.core  ## Separate the bundled demo song with the bundled model.
+run: $(VENV)/.core  ## Separate the bundled demo song with the default model.
 	@$(BIN)/python scripts/demo.py --output out/demo
 
 app: $(VENV)/.dev  ## Start the web app.

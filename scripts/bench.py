@@ -104,6 +104,7 @@ def bench_command(work: Path, peers: Path | None, options: argparse.Namespace) -
     mp3 = song(work / "song.mp3", 240, {"format": "MP3"})
     report = work / "report.json"
     command = [*SEPARATOR, "separate", str(mp3), "-o", str(work / "out"), "--overwrite"]
+    command += ["--model", "pocket"]
     runs = []
     for _ in range(3):
         seconds, memory = run([*command, "--report", str(report)])
@@ -130,6 +131,7 @@ def bench_memory(work: Path, peers: Path | None, options: argparse.Namespace) ->
     for seconds in (600, options.hours * 3600):
         wav = song(work / "long.wav", seconds, {"subtype": "PCM_16"})
         command = [*SEPARATOR, "separate", str(wav), "-o", str(work / "out"), "--overwrite"]
+        command += ["--model", "pocket"]
         took, memory = run([*command, "--format", "wav"])
         peaks.append(memory)
         print(f"  {seconds / 60:6.0f} minutes   {memory:7.0f} MB peak   {took:7.1f} s")
@@ -151,7 +153,7 @@ def bench_null(work: Path, peers: Path | None, options: argparse.Namespace) -> N
 
 
 def bench_precision(work: Path, peers: Path | None, options: argparse.Namespace) -> None:
-    """What bfloat16 costs the bundled model: the uSDR of the demo song's stems."""
+    """What bfloat16 costs the default model: the uSDR of the demo song's stems."""
     demo = data_folder("models") / "demo"
     scores = {}
     for precision in ("float32", "bfloat16"):

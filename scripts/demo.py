@@ -1,6 +1,6 @@
 """Separate the bundled demo song and compare the stems with the true ones.
 
-    python scripts/demo.py --output out/demo [--model pocket]
+    python scripts/demo.py --output out/demo [--model NAME]
 
 Prints where the stems are, how long it took, and each stem's uSDR in dB (over the whole song, see
 separator/evaluation/ratios.py) beside that of the unseparated mixture.
@@ -19,7 +19,7 @@ import torch
 from separator import Separator
 from separator.errors import SeparatorError
 from separator.evaluation.ratios import usdr
-from separator.resources import data_folder
+from separator.resources import DEFAULT_MODEL, data_folder
 
 
 def read(path: Path) -> torch.Tensor:
@@ -56,7 +56,7 @@ def run(output: Path, model: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("out/demo"))
-    parser.add_argument("--model", default="pocket")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     arguments = parser.parse_args()
     try:
         run(arguments.output, arguments.model)

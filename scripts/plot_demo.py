@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from separator import Separator
-from separator.resources import data_folder
+from separator.resources import DEFAULT_MODEL, data_folder
 
 matplotlib.use("Agg")
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     demo = data_folder("models") / "demo"
     parser.add_argument("--output", type=Path, default=demo / "spectrograms.png")
-    parser.add_argument("--model", default="pocket")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     arguments = parser.parse_args()
 
     audio, sample_rate = soundfile.read(demo / "mixture.flac", dtype="float32")

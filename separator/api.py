@@ -2,7 +2,7 @@
 
 from separator import Separator
 
-separator = Separator("pocket")
+separator = Separator()
 stems = separator.separate(mixture, 44100)["vocals"]        # (channels, time)
 result = separator.separate_file("song.mp3", "out")         # out/song/vocals.wav, ...
 """

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from separator.errors import ConfigError
 
-#: The model that came with this installation.
-DEFAULT_MODEL = "pocket"
+#: The model of who asks for none: the best of four stems that needs no download.
+DEFAULT_MODEL = "starter"
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -12,6 +12,7 @@ from separator.checkpoints.vocal_remover import public_settings as band_settings
 from separator.networks import build_network
 from separator.resources import DEFAULT_MODEL, data_folder
 from separator.zoo.cards import Card, Ensemble
+from separator.zoo.describe import place_of
 from separator.zoo.load import load_network
 from separator.zoo.members import find_members
 from separator.zoo.search import find_card, list_cards
@@ -163,9 +164,16 @@ def test_doubtful_provenance_is_said() -> None:
     assert len(PUBLIC) > 170
 
 
+def test_the_default_model_needs_no_download_and_says_what_it_has_heard() -> None:
+    card = find_card(DEFAULT_MODEL)
+    assert set(card.stems) == {"drums", "bass", "other", "vocals"}
+    assert place_of(card) == "bundled"
+    assert "synthetic music only" in card.training_data
+    assert "pocket" in [model.name for model in find_members(card).models]
+
+
 def test_bundled_models_are_whole() -> None:
     bundled = [card for card in MODELS if card.bundled]
-    assert DEFAULT_MODEL in [card.name for card in bundled]
     for card in bundled:
         assert load_network(card).stems == card.stems
 

@@ -18,6 +18,7 @@ from browsing import (
 )
 from conftest import read_all
 
+from separator.resources import DEFAULT_MODEL
 from separator.web.jobs import Job
 
 pytest_plugins = ["browsing"]
@@ -79,11 +80,11 @@ def test_a_song_is_separated_played_and_taken_away(open_page, songs, tmp_path):
     assert all(url.startswith((page.url, "data:", "blob:")) for url in page.asked), page.asked
 
 
-def test_the_bundled_model_is_chosen_and_cards_tell_size_licence_and_speed(open_page, songs):
+def test_the_default_model_is_chosen_and_cards_tell_size_licence_and_speed(open_page, songs):
     page = open_page()
     page.reload()
     page.wait_for_selector("#separate")
-    assert page.locator("#model input:checked").get_attribute("value") == "pocket"
+    assert page.locator("#model input:checked").get_attribute("value") == DEFAULT_MODEL
     card = page.locator("#model label").filter(has_text="tiny")
     card.click()
     said = card.inner_text()
@@ -250,7 +251,7 @@ def test_the_keyboard_focus_is_always_seen(open_page):
             break
         seen.append(name)
         assert marked, seen
-    assert {"Record", "Separate", "pocket", "Precision", "drums"} <= set(seen), seen
+    assert {"Record", "Separate", DEFAULT_MODEL, "Precision", "drums"} <= set(seen), seen
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,6 +11,7 @@ from test_foreign import hybrid, package
 from test_web_adding import write_sheet
 
 from separator.audio.writer import AudioWriter
+from separator.resources import DEFAULT_MODEL
 
 pytest_plugins = ["browsing"]
 pytestmark = needs_chromium
@@ -105,7 +106,7 @@ def test_models_are_found_by_words_stem_and_licence(open_page):
     page.get_by_label("Search").fill("random twin")
     names.filter(has_text="tiny").wait_for(state="detached")
     assert names.all_inner_texts() == ["twin"]
-    assert page.locator("#zoo-model input").input_value() == "pocket", "what is chosen stays"
+    assert page.locator("#zoo-model input").input_value() == DEFAULT_MODEL, "what is chosen stays"
 
 
 def test_a_card_that_cannot_be_read_is_named_beside_the_others(open_page, models):

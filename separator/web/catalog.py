@@ -76,7 +76,7 @@ class Catalog:
         return [card for card in self.cards() if is_here(card)]
 
     def default(self) -> str | None:
-        """Return the name of the model that is chosen at first: the bundled one, if it is there."""
+        """Return the name of the model that is chosen at first: the usual one, if it is there."""
         names = [card.name for card in self.ready()]
         return DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names), None)
 
