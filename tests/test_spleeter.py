@@ -11,6 +11,7 @@ from separator.checkpoints.pickles import read_pickle
 from separator.errors import ConfigError
 from separator.networks import build_network
 from separator.networks.spleeter import HOP, N_FFT
+from separator.stream.facts import UNKNOWN
 from separator.stream.inference import Plan
 from separator.stream.model import Solo
 from separator.stream.progress import Monitor
@@ -130,7 +131,7 @@ def test_a_stream_gives_what_the_program_gives(
     model = Solo(network.stems, network.stems, Runner(network), plan)
     blocks = mixture[0].split(1000, dim=-1)
     monitor = Monitor(plan.segments(samples))
-    found = model.separate((block[None] for block in blocks), monitor, None)
+    found = model.separate((block[None] for block in blocks), monitor, UNKNOWN)
     assert error(torch.cat(list(found), -1)[0], expected) < 1e-5
 
 
@@ -141,7 +142,7 @@ def test_stems_sum_to_what_lies_below_the_highest_bin(overlap: float, samples: i
     mixture = reference.mixture(samples, 2)
     plan = Plan(8 * HOP, overlap, recipe="spleeter")
     model = Solo(network.stems, network.stems, Runner(network), plan)
-    found = model.separate(iter([mixture]), Monitor(), None)
+    found = model.separate(iter([mixture]), Monitor(), UNKNOWN)
     assert error(torch.cat(list(found), -1).sum(1), mixture) < 1e-5
 
 

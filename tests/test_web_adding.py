@@ -194,7 +194,7 @@ def test_a_single_network_takes_the_name_of_its_stem(tmp_path, uploads):
 def test_an_onnx_file(tmp_path, uploads, monkeypatch):
     (tmp_path / "Kim.onnx").write_bytes(b"graph")
     line = f"{hashlib.md5(b'graph').hexdigest()} 7680 3072 256 1.009 vocals"
-    monkeypatch.setattr(mdx_onnx, "PUBLIC_MODELS", line)
+    monkeypatch.setattr(mdx_onnx, "PUBLIC_GRAPHS", line)
     card = add_files(uploads(tmp_path / "Kim.onnx"))
     assert (card.name, card.stems) == ("kim", ("vocals",))
 

@@ -39,7 +39,7 @@ def log_wmse_score(
     Reference: Jordal, log-wmse-audio-quality 0.2.0, whose filter is after Fenton and Lee (2017).
 
     >>> mixture = torch.randn(1, 44100)  # a stem is silent, and its estimate is 20 dB too loud
-    >>> round(log_wmse(torch.zeros(1, 1, 44100), 0.1 * mixture[None], mixture).item(), 2)
+    >>> round(log_wmse_score(torch.zeros(1, 1, 44100), 0.1 * mixture[None], mixture).item(), 2)
     18.42
     """
     check_pair(references, estimates)

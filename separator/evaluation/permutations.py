@@ -36,7 +36,7 @@ def best_permutation(
     1955.
 
     >>> s = torch.eye(3).view(3, 1, 3)
-    >>> best_order(s, s.roll(1, dims=0) + 0.1)
+    >>> best_permutation(s, s.roll(1, dims=0) + 0.1)
     (1, 2, 0)
     """
     from scipy.optimize import linear_sum_assignment

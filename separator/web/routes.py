@@ -10,6 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# At the top, for FastAPI reads the annotations of the addresses' functions.
+from fastapi import HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.background import BackgroundTask
+
 from separator.errors import AudioError
 from separator.web.songs import Song, dump
 
@@ -38,10 +44,6 @@ _HEADERS = [
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Give the application the player's addresses, all below `/stems`."""
-    from fastapi import HTTPException, Query, Request, Response
-    from fastapi.responses import FileResponse
-    from fastapi.staticfiles import StaticFiles
-    from starlette.background import BackgroundTask
 
     def song_of(token: str) -> Song:
         try:

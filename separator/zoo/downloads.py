@@ -71,7 +71,7 @@ class _Job:
     reports: queue.Queue[tuple[int, int] | None] = field(default_factory=lambda: queue.Queue(1))
     error: BaseException | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     response: HTTPResponse | None = None
 
     def run(self, part: Path) -> None:
