@@ -36,8 +36,8 @@ class Wire:
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._wake, waker = socket.socketpair()
-        self._selector.register(waker, selectors.EVENT_READ)
+        self._wake, self._waker = socket.socketpair()
+        self._selector.register(self._waker, selectors.EVENT_READ)
         self.is_cut = False
         self._ended = False
         self.refused = threading.Event()
@@ -69,8 +69,8 @@ class Wire:
                     self._accept()
                 elif key.fileobj in self._pairs:
                     self._carry(key.fileobj)
-                else:
-                    key.fileobj.recv(100)
+                elif key.fileobj is self._waker:
+                    self._waker.recv(100)
             if self.is_cut or self._ended:
                 for each in [*self._pairs]:
                     self._drop(each)

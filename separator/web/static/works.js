@@ -15,12 +15,15 @@ if (!customElements.get("work-token")) customElements.define("work-token", WorkT
 
 // Work under way: a job's progress, a batch with songs to come, or an upload.
 const BUSY = ".sep-status, .sep-table :is(.running, .waiting), .gradio-container .upload-progress";
-// The page loads itself again after a drop of the network; that needs no question.
-const isLost = () =>
-  [...document.querySelectorAll(".toast-body")].some((each) =>
+// The page loads itself again after a drop of the network; that needs no question. Leaving ends the
+// connection, too, before this hears of it: what counts is what was seen a moment ago.
+let lost = false;
+setInterval(() => {
+  lost = [...document.querySelectorAll(".toast-body")].some((each) =>
     each.textContent.includes("Connection to the server was lost"),
   );
+}, 500);
 
 addEventListener("beforeunload", (event) => {
-  if (document.querySelector(BUSY) && !isLost()) event.preventDefault();
+  if (document.querySelector(BUSY) && !lost) event.preventDefault();
 });
